@@ -1,0 +1,34 @@
+//! What every room speaks of: identifiers, time, limits, the records that cross
+//! rooms, and the seams (`Disk`, `Wire`, `Door`) behind which the world stands.
+//!
+//! Nothing here reads a clock, a socket, a file or the system's entropy; the
+//! seams are traits that drivers supply. Every other room imports this one and
+//! this one imports none.
+
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod cbor;
+pub mod disk;
+pub mod door;
+pub mod faults;
+pub mod id;
+pub mod limits;
+pub mod quorum;
+pub mod rng;
+pub mod task;
+pub mod time;
+pub mod view;
+pub mod wire;
+
+pub use agent::{AgentSpec, CapabilitySet, LoadReading};
+pub use disk::{Disk, DiskFile, Open};
+pub use door::{Door, Event, EventKind, Refusal, Reply, Request};
+pub use faults::Faults;
+pub use id::{
+    AgentId, CallId, Digest, GroupId, Incarnation, Index, NodeId, PolicyEpoch, TaskId, Term, Token,
+    TraceId,
+};
+pub use task::{Payload, Retry, Submission, TaskSpec, TaskState, Timeouts};
+pub use time::Time;
+pub use wire::{Gone, Inbox, Lane, SendError, Wire, WireEvent};

@@ -1,0 +1,28 @@
+//! Bounds that several rooms must agree on. A bound that only one room needs
+//! stands in that room.
+
+/// A frame on any lane, bytes. Holds a 1,024-entry append of small commands or a 64 KiB blob chunk
+/// many times over; a length above it is refused before anything is allocated.
+pub const FRAME_BYTES_MAX: usize = 4 << 20;
+
+/// Input or result kept inside a task's record, bytes; larger content is a blob.
+pub const INLINE_BYTES_MAX: usize = 64 << 10;
+
+/// A blob, bytes.
+pub const BLOB_BYTES_MAX: u64 = 64 << 20;
+
+/// One blob chunk on the wire, bytes.
+pub const BLOB_CHUNK_BYTES: usize = 64 << 10;
+
+/// A request or reply body of a call, bytes. Leaves a frame room for its head.
+pub const CALL_BYTES_MAX: usize = 1 << 20;
+
+/// Tasks submitted in one request.
+pub const SUBMIT_BATCH_MAX: usize = 1024;
+
+/// A command as it lies in the log, bytes; the largest is a batch of submissions.
+pub const COMMAND_BYTES_MAX: usize = 2 << 20;
+
+const _: () = assert!(COMMAND_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(CALL_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(INLINE_BYTES_MAX < CALL_BYTES_MAX);
