@@ -1,0 +1,251 @@
+//! Bodies of the HTTP door `/v1`, spoken by `api` and `client` alike. Records of
+//! `view` and `task` cross as they are; here stand the wrappers around them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::agent::LoadReading;
+use crate::id::{AgentId, Digest, Incarnation, Token, TraceId};
+use crate::problem::Problem;
+use crate::task::{NAMESPACE_DEFAULT, Payload, TaskSpec};
+use crate::view::{AgentView, LeaseGrant, MemberView, NodeView, PolicyView, Submitted, TaskView};
+
+/// Milliseconds within which the caller wants an answer or a typed error.
+pub const HEADER_DEADLINE_MS: &str = "quorate-deadline-ms";
+/// The agent that answered a call.
+pub const HEADER_AGENT: &str = "quorate-agent";
+/// The policy epoch that chose it.
+pub const HEADER_POLICY_EPOCH: &str = "quorate-policy-epoch";
+/// Attempts that the call took, from 1.
+pub const HEADER_ATTEMPTS: &str = "quorate-attempts";
+/// The trace that a request belongs to.
+pub const HEADER_TRACE: &str = "quorate-trace";
+/// The longest deadline or wait that a request may ask for, milliseconds.
+pub const DEADLINE_MS_MAX: u64 = 300_000;
+
+/// Several tasks at once: `POST /v1/tasks`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubmitMany {
+    /// At most `SUBMIT_BATCH_MAX`.
+    pub tasks: Vec<TaskSpec>,
+}
+
+/// What became of one task of several.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SubmitOutcome {
+    /// It is in the log.
+    Submitted(Submitted),
+    /// It is not.
+    Problem(Problem),
+}
+
+/// The answer to [`SubmitMany`], in its order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmittedMany {
+    /// One a task.
+    pub tasks: Vec<SubmitOutcome>,
+}
+
+/// A task, and whether the read may be old.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskAnswer {
+    /// The task.
+    #[serde(flatten)]
+    pub task: TaskView,
+    /// Read without asking the leader.
+    pub stale: bool,
+}
+
+fn namespace_default() -> String {
+    NAMESPACE_DEFAULT.to_owned()
+}
+
+/// An outside worker presents itself: `POST /v1/agents`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Register {
+    /// Whose it is.
+    #[serde(default = "namespace_default")]
+    pub namespace: String,
+    /// Unique in its namespace; the same name again is a new life that fences the old one.
+    pub name: String,
+    /// What it can do.
+    pub capabilities: Vec<String>,
+    /// How many leases it can hold at once.
+    pub slots: u32,
+}
+
+/// The answer to [`Register`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered {
+    /// The agent.
+    pub id: AgentId,
+    /// Its life, to be named in all that it says.
+    pub incarnation: Incarnation,
+}
+
+/// A sign of life: `POST /v1/agents/{id}/heartbeat`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Beat {
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// How it fares, where it says so.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reading: Option<LoadReading>,
+}
+
+/// Ask for work: `POST /v1/agents/{id}/leases`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Take {
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// Leases wanted, at least 1.
+    #[serde(default = "one")]
+    pub max: u32,
+    /// How long to wait for the first, milliseconds, at most `DEADLINE_MS_MAX`.
+    #[serde(default)]
+    pub wait_ms: u64,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// The answer to [`Take`]; empty when the wait ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leases {
+    /// The work.
+    pub leases: Vec<LeaseGrant>,
+}
+
+/// Keep a lease: `POST /v1/tasks/{id}/renew`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Renew {
+    /// The lease's token.
+    pub token: Token,
+}
+
+/// The answer to [`Renew`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewed {
+    /// The term that begins now, milliseconds.
+    pub term_ms: u64,
+}
+
+/// Finish a task: `POST /v1/tasks/{id}/complete`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Complete {
+    /// The lease's token.
+    pub token: Token,
+    /// What came of it.
+    #[serde(default)]
+    pub result: Payload,
+}
+
+/// Report a failed attempt: `POST /v1/tasks/{id}/fail`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fail {
+    /// The lease's token.
+    pub token: Token,
+    /// Why.
+    pub reason: String,
+    /// Whether another attempt may do better.
+    #[serde(default = "yes")]
+    pub retry: bool,
+}
+
+/// The answer to `GET /v1/agents`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agents {
+    /// The agents.
+    pub agents: Vec<AgentView>,
+}
+
+/// The answer to `GET /v1/members`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Members {
+    /// The members, as the answering node sees them.
+    pub members: Vec<MemberView>,
+}
+
+/// The answer to `GET /v1/cluster`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Every node that answered.
+    pub nodes: Vec<NodeView>,
+}
+
+/// The answer to `GET /v1/policies`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policies {
+    /// The slots.
+    pub policies: Vec<PolicyView>,
+}
+
+/// The answer to `PUT /v1/blobs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    /// Its name.
+    pub sha256: Digest,
+    /// Its length, bytes.
+    pub size: u64,
+}
+
+/// Give a slot a policy that is already there: `POST /v1/policies/{slot}` with a JSON body.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApplyPolicy {
+    /// A policy that ships with the node, by its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub builtin: Option<String>,
+    /// A component that the cluster holds as a blob.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// What to call it; a builtin has its own name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Apply although a live member is not ready.
+    pub force: bool,
+}
+
+/// The `traceparent` header of this trace (W3C trace-context, version 00, sampled).
+pub fn traceparent(trace: TraceId, span: u64) -> String {
+    format!("00-{trace}-{span:016x}-01")
+}
+
+/// The trace that a `traceparent` header names. None where the header is malformed or its ids are
+/// zero, which the recommendation forbids.
+pub fn trace_of(traceparent: &str) -> Option<TraceId> {
+    let mut parts = traceparent.trim().split('-');
+    let (version, trace, span) = (parts.next()?, parts.next()?, parts.next()?);
+    let plausible = version.len() == 2
+        && version != "ff"
+        && span.len() == 16
+        && u64::from_str_radix(span, 16).is_ok_and(|span| span != 0)
+        && parts.next().is_some_and(|flags| flags.len() == 2);
+    trace.parse().ok().filter(|trace: &TraceId| plausible && trace.0 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traceparent_survives_and_nonsense_is_not_a_trace() {
+        let trace = TraceId(0xabcd);
+        assert_eq!(trace_of(&traceparent(trace, 7)), Some(trace));
+        for nonsense in ["", "00-abcd-1-01", &traceparent(TraceId(0), 7), &traceparent(trace, 0)] {
+            assert_eq!(trace_of(nonsense), None, "{nonsense}");
+        }
+    }
+}
