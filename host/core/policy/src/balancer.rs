@@ -29,8 +29,14 @@ pub enum Feature {
 
 impl Feature {
     /// Every feature.
-    pub const ALL: [Self; 6] =
-        [Self::InFlight, Self::Load, Self::LatencyUs, Self::SuccessPpm, Self::Weight, Self::Capacity];
+    pub const ALL: [Self; 6] = [
+        Self::InFlight,
+        Self::Load,
+        Self::LatencyUs,
+        Self::SuccessPpm,
+        Self::Weight,
+        Self::Capacity,
+    ];
 
     /// The name in `describe`.
     pub const fn name(self) -> &'static str {
