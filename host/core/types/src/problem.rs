@@ -36,6 +36,9 @@ pub enum ProblemKind {
     /// A queue is full; nothing was taken.
     #[serde(rename = "urn:quorate:problem:busy")]
     Busy,
+    /// A node broke its own rules; a bug to report.
+    #[serde(rename = "urn:quorate:problem:internal")]
+    Internal,
     /// An agent could not do its work.
     #[serde(rename = "urn:quorate:problem:agent")]
     Agent,
@@ -60,6 +63,7 @@ impl ProblemKind {
             Self::Compacted => (410, "No longer kept"),
             Self::TooLarge => (413, "Too large"),
             Self::Busy => (429, "A queue is full"),
+            Self::Internal => (500, "A fault of the node"),
             Self::Agent => (502, "The agent failed"),
             Self::Unavailable => (503, "No quorum"),
             Self::Timeout => (504, "Not in time"),

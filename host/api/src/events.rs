@@ -1,0 +1,135 @@
+//! `/v1/events`: all that happens, in the order of the log, as server-sent events.
+//!
+//! The id of each is its revision, opaque to users; a reader that lost its
+//! connection sends the last one it saw and misses nothing, at any node. What is no
+//! longer kept is a 410 where that is known at once, else an event `problem`.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::sse::{Event as Sent, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::Stream;
+use quorate_types::door::Source;
+use quorate_types::problem::Problem;
+use quorate_types::{Event, EventKind, Index, Refusal};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::failure::{Answer, Failure};
+use crate::params::Params;
+use crate::state::{Closing, Shared};
+
+/// How often an idle stream says that it lives. A reader may take three of them missed for lost.
+const ALIVE_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a resumed stream waits for word that its revision is no longer kept, before it answers
+/// 200 and leaves that to an event.
+const REFUSED_WITHIN: Duration = Duration::from_millis(100);
+
+/// A revision as users see it.
+pub(crate) fn revision_text((index, ordinal): (Index, u32)) -> String {
+    format!("{:016x}{ordinal:08x}", index.0)
+}
+
+fn revision(text: &str) -> Result<(Index, u32), Failure> {
+    let parts = (text.len() == 24).then(|| text.split_at_checked(16)).flatten();
+    let read = |(index, ordinal)| {
+        let index = u64::from_str_radix(index, 16).ok()?;
+        Some((Index(index), u32::from_str_radix(ordinal, 16).ok()?))
+    };
+    parts.and_then(read).ok_or_else(|| {
+        Failure::invalid(
+            format!("`{text}` is not a revision"),
+            "send the id of an event as it was received, or none to watch from now on",
+        )
+    })
+}
+
+/// A stream as it is sent: no cache, kept alive.
+pub(crate) fn sse<S>(stream: S) -> Response
+where
+    S: Stream<Item = Result<Sent, axum::Error>> + Send + 'static,
+{
+    Sse::new(stream).keep_alive(KeepAlive::new().interval(ALIVE_EVERY)).into_response()
+}
+
+/// The last event of a stream that cannot go on.
+pub(crate) fn problem_event(problem: &Problem) -> Result<Sent, axum::Error> {
+    Sent::default().event("problem").json_data(problem)
+}
+
+/// `GET /v1/events`
+pub(crate) async fn events(
+    State(api): State<Shared>,
+    headers: HeaderMap,
+    params: Params,
+) -> Answer {
+    let params = params.only(&["after"])?;
+    // A browser that reconnects repeats its query, but its header is newer.
+    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
+    let after = match last.map(str::to_owned).or(params.one("after")?) {
+        Some(text) => Some(revision(&text)?),
+        None => None,
+    };
+    let permit = api.stream_permit()?;
+    let mut source = api.door.events(after);
+    let mut first = None;
+    if after.is_some() {
+        first = tokio::time::timeout(REFUSED_WITHIN, source.next()).await.ok();
+        if let Some(Some(Err(refusal))) = first {
+            return Err(refusal.into());
+        }
+    }
+    let reading = Reading { source, first, closing: api.closing(), _permit: permit };
+    Ok(sse(futures::stream::unfold(Some(reading), step)))
+}
+
+struct Reading {
+    source: Box<dyn Source<Result<Event, Refusal>>>,
+    /// What was read while waiting for a refusal; `Some(None)` is the end.
+    first: Option<Option<Result<Event, Refusal>>>,
+    closing: Closing,
+    _permit: OwnedSemaphorePermit,
+}
+
+async fn step(reading: Option<Reading>) -> Option<(Result<Sent, axum::Error>, Option<Reading>)> {
+    let mut reading = reading?;
+    let item = match reading.first.take() {
+        Some(item) => item,
+        None => tokio::select! {
+            item = reading.source.next() => item,
+            () = reading.closing.wait() => None,
+        },
+    };
+    match item? {
+        Ok(Event { revision, kind }) => {
+            let sent = Sent::default().id(revision_text(revision)).event(name(&kind));
+            Some((sent.json_data(&kind), Some(reading)))
+        }
+        Err(refusal) => Some((problem_event(&refusal.into()), None)),
+    }
+}
+
+const fn name(kind: &EventKind) -> &'static str {
+    match kind {
+        EventKind::Task { .. } => "task",
+        EventKind::AgentUp { .. } => "agent-up",
+        EventKind::AgentDown { .. } => "agent-down",
+        EventKind::Policy { .. } => "policy",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revision_survives_text_and_other_text_is_refused() {
+        let given = (Index(0x1234_5678_9abc_def0), 7);
+        assert_eq!(revision(&revision_text(given)).ok(), Some(given));
+        for other in ["", "7", "00000000000000070000000g", "é00000000000000000000007"] {
+            assert!(revision(other).is_err(), "{other}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! The routes: one table that people read at `GET /v1`, one router that serves them.
+//! A test asks every row of the table for an answer.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::from_fn_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use quorate_types::Refusal;
+use quorate_types::problem::{Problem, ProblemKind};
+use serde::Serialize;
+
+use crate::failure::{Answer, Failure};
+use crate::guard::{OPEN_PATH, Traces, guard};
+use crate::state::Shared;
+use crate::{agents, blobs, calls, cluster, events, tasks, watch};
+
+/// A row of `GET /v1`.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Route {
+    method: &'static str,
+    path: &'static str,
+    what: &'static str,
+}
+
+const fn route(method: &'static str, path: &'static str, what: &'static str) -> Route {
+    Route { method, path, what }
+}
+
+/// What there is. The order is that of a reader who begins.
+pub(crate) const ROUTES: &[Route] = &[
+    route("GET", "/v1", "this document"),
+    route(
+        "POST",
+        "/v1/tasks",
+        "submit a task, or {\"tasks\": […]}; Idempotency-Key as header or field",
+    ),
+    route(
+        "GET",
+        "/v1/tasks",
+        "list: ?namespace= &state= &queue= &limit= &cursor= &consistency=linearizable|stale",
+    ),
+    route("GET", "/v1/tasks/{id}", "a task: ?consistency="),
+    route("GET", "/v1/tasks/{id}/why", "its routing decisions"),
+    route("GET", "/v1/tasks/{id}/watch", "SSE: its state now and after each change, until it ends"),
+    route("POST", "/v1/tasks/{id}/cancel", "cancel it"),
+    route("POST", "/v1/tasks/{id}/renew", "keep its lease: {token}"),
+    route("POST", "/v1/tasks/{id}/complete", "finish it: {token, result}"),
+    route("POST", "/v1/tasks/{id}/fail", "report a failed attempt: {token, reason, retry}"),
+    route(
+        "POST",
+        "/v1/agents",
+        "register an outside worker: {namespace, name, capabilities, slots}",
+    ),
+    route("GET", "/v1/agents", "list: ?capability= (several are all needed) &consistency="),
+    route("DELETE", "/v1/agents/{id}", "deregister: ?incarnation="),
+    route(
+        "POST",
+        "/v1/agents/{id}/heartbeat",
+        "live on, and renew all its leases: {incarnation, reading}",
+    ),
+    route(
+        "POST",
+        "/v1/agents/{id}/leases",
+        "take work: {incarnation, max, wait_ms}; waits for the first",
+    ),
+    route(
+        "POST",
+        "/v1/call/{capability}",
+        "call an agent: ?capability= (more) &namespace= &deadline_ms= &idempotent= &stream=",
+    ),
+    route("PUT", "/v1/blobs", "store the body; answers its sha256 (POST does the same)"),
+    route("GET", "/v1/blobs/{sha256}", "a blob (HEAD: whether it is there, and its length)"),
+    route("GET", "/v1/members", "nodes, as this one sees them"),
+    route(
+        "GET",
+        "/v1/cluster",
+        "groups of every reachable node: leader, applied_index, state_digest",
+    ),
+    route("GET", "/v1/policies", "slots, and what is in them"),
+    route(
+        "POST",
+        "/v1/policies/{slot}",
+        "apply {builtin} or {digest, name}, or a component as body: ?name= &force=",
+    ),
+    route("GET", "/v1/events", "SSE: all that happens; resume by Last-Event-ID or ?after="),
+    route("GET", OPEN_PATH, "the process lives (needs no token)"),
+    route("GET", "/readyz", "the node knows a leader and has caught up"),
+    route("GET", "/metrics", "Prometheus text format 0.0.4"),
+];
+
+#[derive(Serialize)]
+struct Document {
+    name: &'static str,
+    version: &'static str,
+    stability: &'static str,
+    errors: &'static str,
+    headers: &'static str,
+    routes: &'static [Route],
+}
+
+async fn document() -> Response {
+    axum::Json(Document {
+        name: "quorate",
+        version: env!("CARGO_PKG_VERSION"),
+        stability: "/v1 may still change until the product work closes",
+        errors: "application/problem+json with type, title, status, detail, next, trace",
+        headers: "Authorization: Bearer TOKEN; quorate-deadline-ms: 1 to 300000; traceparent (W3C)",
+        routes: ROUTES,
+    })
+    .into_response()
+}
+
+async fn healthz() -> Response {
+    axum::Json(serde_json::json!({ "status": "alive" })).into_response()
+}
+
+async fn readyz(State(api): State<Shared>) -> Answer {
+    api.door.ready().map_err(Refusal::Unavailable)?;
+    Ok(axum::Json(serde_json::json!({ "status": "ready" })).into_response())
+}
+
+async fn metrics(State(api): State<Shared>) -> Response {
+    let text = api.door.metrics() + &api.meter.text();
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+async fn no_route() -> Failure {
+    Failure::from(Problem::new(
+        ProblemKind::NotFound,
+        "there is no such route",
+        "GET /v1 lists the routes",
+    ))
+}
+
+async fn no_method() -> Failure {
+    Failure::from(Problem::new(
+        ProblemKind::MethodNotAllowed,
+        "this route has no such method",
+        "the Allow header names the methods; GET /v1 lists the routes",
+    ))
+}
+
+/// The router, behind its guard.
+pub(crate) fn router(api: Shared, traces: Arc<Traces>) -> Router {
+    Router::new()
+        .route("/v1", get(document))
+        .route("/v1/tasks", post(tasks::submit).get(tasks::list))
+        .route("/v1/tasks/{id}", get(tasks::one))
+        .route("/v1/tasks/{id}/why", get(tasks::why))
+        .route("/v1/tasks/{id}/watch", get(watch::watch))
+        .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
+        .route("/v1/tasks/{id}/renew", post(tasks::renew))
+        .route("/v1/tasks/{id}/complete", post(tasks::complete))
+        .route("/v1/tasks/{id}/fail", post(tasks::fail))
+        .route("/v1/agents", post(agents::register).get(agents::list))
+        .route("/v1/agents/{id}", delete(agents::deregister))
+        .route("/v1/agents/{id}/heartbeat", post(agents::heartbeat))
+        .route("/v1/agents/{id}/leases", post(agents::take))
+        .route("/v1/call/{capability}", post(calls::call))
+        .route("/v1/blobs", post(blobs::put).put(blobs::put))
+        .route("/v1/blobs/{sha256}", get(blobs::get))
+        .route("/v1/members", get(cluster::members))
+        .route("/v1/cluster", get(cluster::cluster))
+        .route("/v1/policies", get(cluster::policies))
+        .route("/v1/policies/{slot}", post(cluster::apply))
+        .route("/v1/events", get(events::events))
+        .route(OPEN_PATH, get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(from_fn_with_state((Arc::clone(&api), traces), guard))
+        .with_state(api)
+}
