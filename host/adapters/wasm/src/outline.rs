@@ -1,0 +1,105 @@
+//! What can be read off a component without compiling it: its imports, its
+//! exports, and how large its functions are.
+//!
+//! Linear in the component's size and without recursion; nothing here trusts a
+//! length that the reader has not checked.
+
+use wasmparser::{Encoding, Parser, Payload};
+
+use crate::admit::AdmitError;
+use crate::limits::ShapeLimits;
+
+/// A component's outline.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outline {
+    /// Names that the component itself imports, in order.
+    pub imports: Vec<String>,
+    /// Names that the component itself exports, in order.
+    pub exports: Vec<String>,
+    /// Size of each core function body in it and in all it contains, bytes.
+    pub bodies: Vec<usize>,
+}
+
+impl Outline {
+    /// Reads `bytes`.
+    pub fn read(bytes: &[u8]) -> Result<Self, AdmitError> {
+        let mut outline = Self::default();
+        let mut depth = 0_u32;
+        for payload in Parser::new(0).parse_all(bytes) {
+            let payload = payload.map_err(|source| not_component(&source))?;
+            #[expect(
+                clippy::wildcard_enum_match_arm,
+                reason = "a foreign, open enum of section kinds, most of which say nothing here"
+            )]
+            match payload {
+                Payload::Version { encoding, .. } => {
+                    if depth == 0 && encoding == Encoding::Module {
+                        return Err(AdmitError::CoreModule);
+                    }
+                    depth += 1;
+                }
+                Payload::End(_) => depth = depth.saturating_sub(1),
+                Payload::CodeSectionEntry(body) => outline.bodies.push(body.range().len()),
+                Payload::ComponentImportSection(section) if depth == 1 => {
+                    for import in section {
+                        let import = import.map_err(|source| not_component(&source))?;
+                        outline.imports.push(import.name.name.to_owned());
+                    }
+                }
+                Payload::ComponentExportSection(section) if depth == 1 => {
+                    for export in section {
+                        let export = export.map_err(|source| not_component(&source))?;
+                        outline.exports.push(export.name.name.to_owned());
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(outline)
+    }
+
+    /// The size of the largest function body, bytes.
+    pub fn largest_body(&self) -> usize {
+        self.bodies.iter().copied().max().unwrap_or(0)
+    }
+
+    /// Reads `bytes` if they are within `limits`.
+    pub(crate) fn read_within(bytes: &[u8], limits: &ShapeLimits) -> Result<Self, AdmitError> {
+        if bytes.len() > limits.component_bytes_max {
+            let (got, limit) = (bytes.len(), limits.component_bytes_max);
+            return Err(AdmitError::TooLarge { got, limit });
+        }
+        if wasmtime::Engine::detect_precompiled(bytes).is_some() {
+            return Err(AdmitError::Precompiled);
+        }
+        let outline = Self::read(bytes)?;
+        let limit = limits.function_bytes_max;
+        match (0..).zip(&outline.bodies).find(|(_index, size)| **size > limit) {
+            Some((index, &got)) => Err(AdmitError::FunctionTooLarge { index, got, limit }),
+            None => Ok(outline),
+        }
+    }
+
+    /// Refuses what is not of the world: `export` must be there, and `may` judges each import.
+    pub(crate) fn check_world(
+        &self,
+        world: &'static str,
+        export: &'static str,
+        may: impl Fn(&str) -> Result<(), AdmitError>,
+    ) -> Result<(), AdmitError> {
+        self.imports.iter().try_for_each(|import| may(import))?;
+        if self.exports.iter().any(|name| name == export) {
+            return Ok(());
+        }
+        let found = if self.exports.is_empty() {
+            "nothing".to_owned()
+        } else {
+            format!("`{}`", self.exports.join("`, `"))
+        };
+        Err(AdmitError::LacksWorld { export, world, found })
+    }
+}
+
+fn not_component(source: &wasmparser::BinaryReaderError) -> AdmitError {
+    AdmitError::NotComponent { reason: source.to_string() }
+}
