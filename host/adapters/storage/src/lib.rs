@@ -1,1 +1,26 @@
-//! quorate-storage
+//! What a node keeps: one write-ahead log for all its groups, snapshots, blobs
+//! and the identity of its directory, all over the `Disk` seam.
+//!
+//! An acknowledgement from this room means *fsynced*. What was not acknowledged
+//! may be there or not after a crash; what was acknowledged is there, or the
+//! directory is refused by name. Damage is never served and never repaired by
+//! guessing.
+//!
+//! Nothing here names a file system or a runtime: the same code runs over files
+//! on tokio and over a simulated disk under a seed.
+
+#![forbid(unsafe_code)]
+
+mod blobs;
+mod data_dir;
+mod log;
+mod memory_disk;
+mod record;
+mod snapshots;
+
+pub use blobs::{BlobError, Blobs};
+pub use data_dir::{DataDir, DataDirError, DirectoryId, FORMAT, Identity};
+pub use log::{Log, LogError, LogOptions, OpenError, Recovered, RecoveredGroup, SubmitError};
+pub use memory_disk::{MemoryDisk, MemoryFile};
+pub use record::Record;
+pub use snapshots::{SnapshotError, SnapshotMeta, Snapshots};
