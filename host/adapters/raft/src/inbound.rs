@@ -1,0 +1,296 @@
+//! What other replicas send: requests go to this node's openraft, replies to
+//! whoever waits for them.
+//!
+//! Appends keep their order and are taken several at a time, so that the log
+//! writes them together; votes, hand-offs and heartbeats each go their own way,
+//! so that none waits for a disk that another keeps busy; snapshot pieces are
+//! put together, one snapshot a peer, up to a bound.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
+use openraft::base::BoxFuture;
+use openraft::raft::{
+    AppendEntriesRequest, TransferLeaderError, TransferLeaderRequest, VoteRequest,
+};
+use openraft_rt::{AsyncRuntime, Mpsc, MpscReceiver, MpscSender, Select2};
+use quorate_types::{Disk, Lane, NodeId};
+
+use crate::instance::{Instance, Slot};
+use crate::message::{
+    Append, Ballot, Chunk, Frame, FrameError, Message, Received, SnapshotHead, Transfer,
+    Transferred, Voted,
+};
+use crate::network::wide;
+use crate::outbox::Outbox;
+use crate::pipeline::appended;
+use crate::types::{MpscRx, MpscTx, Snapshot, SnapshotMeta, Tc, locked};
+
+/// Appends that wait to be taken. A leader has at most a window of 32 under way and only one peer
+/// leads, so the queue fills only while leadership changes; a full one holds back the peer's lane.
+const APPENDS_QUEUED_MAX: usize = 64;
+
+/// Appends handed to openraft and not yet answered.
+const APPENDS_TAKEN_MAX: usize = 64;
+
+/// Votes, heartbeats and hand-offs being answered. Each peer has a handful under way at most; what
+/// is beyond is dropped like any lost frame.
+const URGENT_MAX: usize = 256;
+
+/// A snapshot being received. The ledger is bounded far below by its retention.
+const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
+
+/// An append and whoever wants its answer.
+struct Queued<RT: AsyncRuntime> {
+    from: NodeId,
+    lane: Lane,
+    id: u64,
+    request: AppendEntriesRequest<Tc<RT>>,
+}
+
+/// A snapshot on its way in.
+struct Arriving {
+    transfer: u64,
+    total: u64,
+    head: Box<SnapshotHead>,
+    body: BytesMut,
+}
+
+/// What to do with a piece.
+enum Piece {
+    Answer(Received),
+    Install(Box<SnapshotHead>, Bytes),
+}
+
+/// The receiving side of one group on one node.
+pub(crate) struct Inbound<RT: AsyncRuntime, D: Disk> {
+    slot: Arc<Slot<RT, D>>,
+    outbox: Arc<Outbox<RT>>,
+    appends: MpscTx<RT, Queued<RT>>,
+    /// Tasks that answer something urgent now.
+    urgent: Arc<AtomicUsize>,
+    arriving: Mutex<BTreeMap<NodeId, Arriving>>,
+}
+
+impl<RT: AsyncRuntime, D: Disk> Inbound<RT, D> {
+    /// Also begins the task that takes appends; it ends when this is dropped.
+    pub(crate) fn new(slot: Arc<Slot<RT, D>>, outbox: Arc<Outbox<RT>>) -> Self {
+        let (appends, queue) = RT::Mpsc::channel(APPENDS_QUEUED_MAX);
+        drop(RT::spawn(take_appends(Arc::clone(&slot), Arc::clone(&outbox), queue)));
+        Self { slot, outbox, appends, urgent: Arc::default(), arriving: Mutex::default() }
+    }
+
+    /// Takes one frame. Waits only while appends are queued up.
+    pub(crate) async fn deliver(
+        &self,
+        from: NodeId,
+        lane: Lane,
+        frame: &Bytes,
+    ) -> Result<(), FrameError> {
+        let Frame { id, message, group: _checked_by_the_caller } = Frame::decode(frame)?;
+        match message {
+            Message::Append(append) if lane == Lane::Append => {
+                let queued = Queued { from, lane, id, request: request(append) };
+                if self.appends.send(queued).await.is_err() {
+                    tracing::debug!(%from, "an append came after the end");
+                }
+            }
+            Message::Append(_) | Message::Vote(_) | Message::PreVote(_) | Message::Transfer(_) => {
+                self.answer_urgent(from, lane, id, message)
+            }
+            Message::Chunk(chunk) => self.take_chunk(from, lane, id, chunk),
+            Message::Appended(_)
+            | Message::Voted(_)
+            | Message::Transferred(_)
+            | Message::Received(_) => self.outbox.complete(from, id, message),
+        }
+        Ok(())
+    }
+
+    /// Forgets what is half received from a peer that went away.
+    pub(crate) fn peer_gone(&self, peer: NodeId) {
+        locked(&self.arriving).remove(&peer);
+    }
+
+    fn answer_urgent(&self, from: NodeId, lane: Lane, id: u64, message: Message) {
+        let Some(raft) = self.slot.current() else { return };
+        let Some(permit) = Permit::take(&self.urgent) else {
+            tracing::warn!(%from, "too many votes and heartbeats at once; one is dropped");
+            return;
+        };
+        let outbox = Arc::clone(&self.outbox);
+        drop(RT::spawn(async move {
+            if let Some(reply) = answer(&raft, message).await {
+                outbox.answer(from, lane, id, reply);
+            }
+            drop(permit);
+        }));
+    }
+
+    fn take_chunk(&self, from: NodeId, lane: Lane, id: u64, chunk: Chunk) {
+        let Some(raft) = self.slot.current() else { return };
+        let (head, body) = match self.assemble(from, chunk) {
+            Piece::Answer(received) => {
+                return self.outbox.answer(from, lane, id, Message::Received(received));
+            }
+            Piece::Install(head, body) => (head, body),
+        };
+        let outbox = Arc::clone(&self.outbox);
+        drop(RT::spawn(async move {
+            let meta = SnapshotMeta { last_log_id: head.last, last_membership: head.membership };
+            let snapshot = Snapshot { meta, snapshot: body };
+            let received = match raft.install_full_snapshot(head.vote, snapshot).await {
+                Ok(response) => Received::Installed(response.vote),
+                Err(error) => {
+                    tracing::warn!(%from, %error, "a snapshot was not installed");
+                    Received::Refused
+                }
+            };
+            outbox.answer(from, lane, id, Message::Received(received));
+        }));
+    }
+
+    fn assemble(&self, from: NodeId, chunk: Chunk) -> Piece {
+        let refused = Piece::Answer(Received::Refused);
+        if chunk.total > SNAPSHOT_BYTES_MAX {
+            tracing::warn!(%from, bytes = chunk.total, "a snapshot is over the limit");
+            return refused;
+        }
+        let mut arriving = locked(&self.arriving);
+        if let Some(head) = chunk.head {
+            let Chunk { transfer, total, .. } = chunk;
+            let begun = Arriving { transfer, total, head, body: BytesMut::new() };
+            arriving.insert(from, begun);
+        }
+        let Some(one) = arriving.get_mut(&from) else { return refused };
+        let received = wide(one.body.len());
+        let end = chunk.offset.saturating_add(wide(chunk.data.len()));
+        if one.transfer != chunk.transfer || one.total != chunk.total || end > one.total {
+            return refused;
+        }
+        if end <= received && one.total > 0 {
+            return Piece::Answer(Received::More); // A piece come twice.
+        }
+        if chunk.offset != received {
+            return refused;
+        }
+        one.body.extend_from_slice(&chunk.data);
+        if end < one.total {
+            return Piece::Answer(Received::More);
+        }
+        let whole = arriving.remove(&from);
+        whole.map_or(refused, |one| Piece::Install(one.head, one.body.freeze()))
+    }
+}
+
+/// One place among the urgent, given back when dropped.
+struct Permit(Arc<AtomicUsize>);
+
+impl Permit {
+    fn take(count: &Arc<AtomicUsize>) -> Option<Self> {
+        let before = count.fetch_add(1, Ordering::Relaxed);
+        let permit = Self(Arc::clone(count));
+        (before < URGENT_MAX).then_some(permit)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A reply and where it goes; none where openraft has stopped.
+type Answer = Option<(NodeId, Lane, u64, Message)>;
+
+/// Hands appends to openraft in the order they came and answers in that order.
+async fn take_appends<RT: AsyncRuntime, D: Disk>(
+    slot: Arc<Slot<RT, D>>,
+    outbox: Arc<Outbox<RT>>,
+    mut queue: MpscRx<RT, Queued<RT>>,
+) {
+    let mut taken: FuturesOrdered<BoxFuture<'static, Answer>> = FuturesOrdered::new();
+    loop {
+        let next = if taken.is_empty() {
+            Select2::First(queue.recv().await)
+        } else if taken.len() < APPENDS_TAKEN_MAX {
+            RT::select2(queue.recv(), taken.next()).await
+        } else {
+            Select2::Second(taken.next().await)
+        };
+        match next {
+            Select2::First(None) => return,
+            Select2::First(Some(queued)) => {
+                if let Some(raft) = slot.current() {
+                    taken.push_back(Box::pin(async move {
+                        let Queued { from, lane, id, request } = queued;
+                        let response = raft.append_entries(request).await.ok()?;
+                        Some((from, lane, id, Message::Appended(appended::<RT>(response))))
+                    }));
+                }
+            }
+            Select2::Second(Some(Some((from, lane, id, reply)))) => {
+                outbox.answer(from, lane, id, reply);
+            }
+            Select2::Second(Some(None) | None) => {}
+        }
+    }
+}
+
+/// openraft's answer; none where it has stopped, which the asker sees as a lost frame.
+async fn answer<RT: AsyncRuntime, D: Disk>(
+    raft: &Instance<RT, D>,
+    message: Message,
+) -> Option<Message> {
+    match message {
+        Message::Append(append) => {
+            let response = raft.append_entries(request(append)).await.ok()?;
+            Some(Message::Appended(appended::<RT>(response)))
+        }
+        Message::Vote(ballot) => {
+            raft.vote(vote_request(ballot)).await.ok().map(|response| voted::<RT>(response))
+        }
+        Message::PreVote(ballot) => {
+            raft.pre_vote(vote_request(ballot)).await.ok().map(|response| voted::<RT>(response))
+        }
+        Message::Transfer(Transfer { from, to, last }) => {
+            let request = TransferLeaderRequest::new(from, to, last);
+            let response = raft.handle_transfer_leader(request).await.ok()?;
+            Some(Message::Transferred(response.map_or_else(
+                |error| match error {
+                    TransferLeaderError::VoteChanged { expected, actual } => {
+                        Transferred::VoteChanged { expected, actual }
+                    }
+                    TransferLeaderError::LogNotFlushed { expected, actual } => {
+                        Transferred::NotFlushed { expected, actual }
+                    }
+                },
+                |()| Transferred::Accepted,
+            )))
+        }
+        Message::Appended(_)
+        | Message::Voted(_)
+        | Message::Transferred(_)
+        | Message::Chunk(_)
+        | Message::Received(_) => None,
+    }
+}
+
+fn request<RT: AsyncRuntime>(append: Append) -> AppendEntriesRequest<Tc<RT>> {
+    let Append { vote, prev, commit, entries } = append;
+    AppendEntriesRequest { vote, prev_log_id: prev, entries, leader_commit: commit }
+}
+
+fn vote_request<RT: AsyncRuntime>(ballot: Ballot) -> VoteRequest<Tc<RT>> {
+    let Ballot { vote, last, transfer } = ballot;
+    VoteRequest { vote, last_log_id: last, leadership_transfer: transfer }
+}
+
+fn voted<RT: AsyncRuntime>(response: openraft::raft::VoteResponse<Tc<RT>>) -> Message {
+    let openraft::raft::VoteResponse { vote, vote_granted, last_log_id } = response;
+    Message::Voted(Voted { vote, granted: vote_granted, last: last_log_id })
+}

@@ -1,0 +1,198 @@
+//! Committed entries become state: applied in log order, published as a view.
+//!
+//! The ledger lives here, in one place for the life of the node, though
+//! openraft's instance above it may be restarted by the watchdog. Every instance
+//! has a generation, and only the newest may apply: an old one that is still
+//! winding down is refused.
+//!
+//! An entry that the ledger does not know stops the group for good. It is never
+//! skipped, since a replica that skips has diverged.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use openraft::EntryPayload;
+use quorate_ledger::{Ledger, Outcome, RestoreError};
+use quorate_types::{EventKind, Faults, GroupId, Index};
+
+use crate::observer::Observer;
+use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, index_of, index_or_none, locked};
+
+struct State {
+    ledger: Ledger,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    /// Which instance may apply.
+    generation: u64,
+    /// Why nothing is applied any more.
+    failure: Option<String>,
+}
+
+/// What came of a batch: the outcomes of the entries that were applied, and why it ended early.
+pub(crate) struct Batch {
+    pub(crate) outcomes: Vec<Option<Outcome>>,
+    pub(crate) failure: Option<io::Error>,
+}
+
+/// A state to take a snapshot of; a few reference counts.
+pub(crate) struct Frozen {
+    pub(crate) ledger: Ledger,
+    pub(crate) meta: SnapshotMeta,
+}
+
+/// The group's ledger and how far it is.
+pub(crate) struct Machine {
+    group: GroupId,
+    faults: Faults,
+    observer: Arc<dyn Observer>,
+    view: ArcSwap<Ledger>,
+    state: Mutex<State>,
+}
+
+impl Machine {
+    /// The state before the first entry.
+    pub(crate) fn new(group: GroupId, faults: Faults, observer: Arc<dyn Observer>) -> Self {
+        let ledger = Ledger::new(&faults);
+        let view = ArcSwap::from_pointee(ledger.clone());
+        let state = State {
+            ledger,
+            applied: None,
+            membership: StoredMembership::default(),
+            generation: 0,
+            failure: None,
+        };
+        Self { group, faults, observer, view, state: Mutex::new(state) }
+    }
+
+    /// The newest published state.
+    pub(crate) fn view(&self) -> Arc<Ledger> {
+        self.view.load_full()
+    }
+
+    /// A generation for a new instance; every older one is fenced from here on.
+    pub(crate) fn next_generation(&self) -> u64 {
+        let mut state = locked(&self.state);
+        state.generation += 1;
+        state.generation
+    }
+
+    pub(crate) fn applied(&self) -> (Option<LogId>, StoredMembership) {
+        let state = locked(&self.state);
+        (state.applied, state.membership.clone())
+    }
+
+    /// How far the state is.
+    pub(crate) fn applied_index(&self) -> Index {
+        index_or_none(locked(&self.state).applied.as_ref())
+    }
+
+    /// Why nothing is applied any more.
+    pub(crate) fn failure(&self) -> Option<String> {
+        locked(&self.state).failure.clone()
+    }
+
+    /// Applies entries in order, publishes the state after them and tells the observer. All under
+    /// one lock, so that observers hear everything in log order whoever calls.
+    pub(crate) fn apply(&self, generation: u64, entries: &[Entry]) -> Batch {
+        let mut state = locked(&self.state);
+        if let Err(error) = state.admit(generation) {
+            return Batch { outcomes: Vec::new(), failure: Some(error) };
+        }
+        let mut batch = Batch { outcomes: Vec::with_capacity(entries.len()), failure: None };
+        let mut happened: Vec<(Index, Vec<EventKind>)> = Vec::new();
+        for entry in entries {
+            match state.apply(entry) {
+                Ok((outcome, events)) => {
+                    batch.outcomes.push(outcome);
+                    if !events.is_empty() {
+                        happened.push((index_of(entry.log_id.index), events));
+                    }
+                }
+                Err(reason) => {
+                    tracing::error!(group = %self.group, %reason, "the group stops");
+                    batch.failure = Some(io::Error::other(reason.clone()));
+                    state.failure = Some(reason);
+                    break;
+                }
+            }
+        }
+        if !batch.outcomes.is_empty() {
+            self.publish(&state, &happened);
+        }
+        batch
+    }
+
+    fn publish(&self, state: &State, happened: &[(Index, Vec<EventKind>)]) {
+        let view = Arc::new(state.ledger.clone());
+        self.view.store(Arc::clone(&view));
+        for (index, events) in happened {
+            self.observer.applied(self.group, *index, events, &view);
+        }
+        let last = index_or_none(state.applied.as_ref());
+        if happened.last().is_none_or(|(index, _)| *index < last) {
+            self.observer.applied(self.group, last, &[], &view);
+        }
+    }
+
+    /// The state as it is now.
+    pub(crate) fn freeze(&self) -> Frozen {
+        let state = locked(&self.state);
+        let last_membership = state.membership.clone();
+        let meta = SnapshotMeta { last_log_id: state.applied, last_membership };
+        Frozen { ledger: state.ledger.clone(), meta }
+    }
+
+    /// The ledger in a snapshot, checked against the digest that it states.
+    pub(crate) fn read_snapshot(&self, body: &Bytes) -> Result<Ledger, RestoreError> {
+        Ledger::restore(body, &self.faults)
+    }
+
+    /// Puts a snapshot's state in place of what there is.
+    pub(crate) fn install(
+        &self,
+        generation: u64,
+        meta: &SnapshotMeta,
+        ledger: Ledger,
+    ) -> io::Result<()> {
+        let mut state = locked(&self.state);
+        state.admit(generation)?;
+        state.ledger = ledger;
+        state.applied = meta.last_log_id;
+        state.membership = meta.last_membership.clone();
+        let view = Arc::new(state.ledger.clone());
+        self.view.store(Arc::clone(&view));
+        self.observer.restored(self.group, index_or_none(meta.last_log_id.as_ref()), &view);
+        Ok(())
+    }
+}
+
+impl State {
+    fn admit(&self, generation: u64) -> io::Result<()> {
+        if self.generation != generation {
+            return Err(io::Error::other("this instance was restarted"));
+        }
+        self.failure.as_ref().map_or(Ok(()), |reason| Err(io::Error::other(reason.clone())))
+    }
+
+    fn apply(&mut self, entry: &Entry) -> Result<(Option<Outcome>, Vec<EventKind>), String> {
+        let index = index_of(entry.log_id.index);
+        let applied = match &entry.payload {
+            EntryPayload::Blank => (None, Vec::new()),
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(entry.log_id), membership.clone());
+                (None, Vec::new())
+            }
+            EntryPayload::Normal(command) => {
+                let applied = self
+                    .ledger
+                    .apply(index, command.entry())
+                    .map_err(|error| format!("entry {index} cannot be applied: {error}"))?;
+                (Some(applied.outcome), applied.events)
+            }
+        };
+        self.applied = Some(entry.log_id);
+        Ok(applied)
+    }
+}

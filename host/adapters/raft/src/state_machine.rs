@@ -1,0 +1,159 @@
+//! openraft's state machine over the machine and the snapshot store.
+//!
+//! A snapshot is taken of a frozen copy (a few reference counts), written and
+//! made durable off the path that applies, and read back when a follower needs
+//! it. The newest one on disk always wins: one that was frozen earlier and is
+//! written later is not written at all.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use openraft::OptionalSend;
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft_rt::{AsyncRuntime, Mutex as _};
+use quorate_storage::Snapshots;
+use quorate_types::{Disk, GroupId, Index, Term};
+
+use crate::machine::{Frozen, Machine};
+use crate::record;
+use crate::types::{
+    LogId, Snapshot, SnapshotMeta, StoredMembership, Tc, index_or_none, log_id, term_of,
+};
+
+/// Entries applied under one lock and published as one view. openraft hands over what is committed
+/// at once, which after a restart may be a whole log.
+const BATCH_MAX: usize = 1_024;
+
+/// The group's snapshots, one writer at a time.
+pub(crate) struct Shelf<RT: AsyncRuntime, D: Disk> {
+    group: GroupId,
+    snapshots: Snapshots<D>,
+    newest: RT::Mutex<Index>,
+}
+
+impl<RT: AsyncRuntime, D: Disk> Shelf<RT, D> {
+    pub(crate) fn new(group: GroupId, snapshots: Snapshots<D>) -> Self {
+        Self { group, snapshots, newest: RT::Mutex::new(Index(0)) }
+    }
+
+    /// The newest snapshot on disk.
+    pub(crate) async fn latest(&self) -> io::Result<Option<Snapshot>> {
+        let latest = self.snapshots.latest(self.group).await.map_err(io::Error::other)?;
+        let Some((meta, body)) = latest else { return Ok(None) };
+        let last_membership =
+            record::decode_membership(&meta.membership).map_err(io::Error::other)?;
+        let meta = SnapshotMeta { last_log_id: log_id(meta.index, meta.term), last_membership };
+        Ok(Some(Snapshot { meta, snapshot: body }))
+    }
+
+    async fn write(&self, meta: &SnapshotMeta, body: Bytes) -> io::Result<()> {
+        let mut newest = self.newest.lock().await;
+        let index = index_or_none(meta.last_log_id.as_ref());
+        if index < *newest {
+            return Ok(());
+        }
+        let stored = quorate_storage::SnapshotMeta {
+            index,
+            term: meta.last_log_id.as_ref().map_or(Term(0), term_of),
+            membership: record::encode_membership(&meta.last_membership),
+        };
+        self.snapshots.write(self.group, stored, body).await.map_err(io::Error::other)?;
+        *newest = index;
+        Ok(())
+    }
+}
+
+/// The state machine of one openraft instance.
+pub(crate) struct StateMachine<RT: AsyncRuntime, D: Disk> {
+    machine: Arc<Machine>,
+    shelf: Arc<Shelf<RT, D>>,
+    generation: u64,
+}
+
+impl<RT: AsyncRuntime, D: Disk> StateMachine<RT, D> {
+    /// Fences every earlier instance's.
+    pub(crate) fn new(machine: Arc<Machine>, shelf: Arc<Shelf<RT, D>>) -> Self {
+        let generation = machine.next_generation();
+        Self { machine, shelf, generation }
+    }
+
+    /// Puts the newest snapshot on disk in place, when a node starts.
+    pub(crate) async fn restore(&self) -> io::Result<()> {
+        let Some(snapshot) = self.shelf.latest().await? else { return Ok(()) };
+        let index = index_or_none(snapshot.meta.last_log_id.as_ref());
+        *self.shelf.newest.lock().await = index;
+        let ledger = self.machine.read_snapshot(&snapshot.snapshot).map_err(io::Error::other)?;
+        self.machine.install(self.generation, &snapshot.meta, ledger)
+    }
+}
+
+impl<RT: AsyncRuntime, D: Disk> RaftStateMachine<Tc<RT>> for StateMachine<RT, D> {
+    type SnapshotData = Bytes;
+    type SnapshotBuilder = Builder<RT, D>;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok(self.machine.applied())
+    }
+
+    async fn apply<S>(&mut self, entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<Tc<RT>>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut chunks = entries.ready_chunks(BATCH_MAX);
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.into_iter().collect::<Result<Vec<_>, io::Error>>()?;
+            let (entries, responders): (Vec<_>, Vec<_>) = chunk.into_iter().unzip();
+            let batch = self.machine.apply(self.generation, &entries);
+            // The view is out, so whoever gets an answer can read what it speaks of.
+            for (responder, outcome) in responders.into_iter().zip(batch.outcomes) {
+                if let Some(responder) = responder {
+                    responder.send(outcome);
+                }
+            }
+            batch.failure.map_or(Ok(()), Err)?;
+        }
+        Ok(())
+    }
+
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder<RT, D>> {
+        Some(self.get_snapshot_builder().await)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder<RT, D> {
+        Builder { frozen: self.machine.freeze(), shelf: Arc::clone(&self.shelf) }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Bytes,
+    ) -> Result<(), io::Error> {
+        // Read it first: what cannot be read must not become the newest on disk.
+        let ledger = self.machine.read_snapshot(&snapshot).map_err(io::Error::other)?;
+        self.shelf.write(meta, snapshot).await?;
+        self.machine.install(self.generation, meta, ledger)
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        self.shelf.latest().await
+    }
+}
+
+/// Takes one snapshot.
+pub(crate) struct Builder<RT: AsyncRuntime, D: Disk> {
+    frozen: Frozen,
+    shelf: Arc<Shelf<RT, D>>,
+}
+
+impl<RT: AsyncRuntime, D: Disk> RaftSnapshotBuilder<Tc<RT>> for Builder<RT, D> {
+    type SnapshotData = Bytes;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let body = self.frozen.ledger.snapshot();
+        let meta = self.frozen.meta.clone();
+        self.shelf.write(&meta, body.clone()).await?;
+        Ok(Snapshot { meta, snapshot: body })
+    }
+}

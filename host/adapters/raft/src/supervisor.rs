@@ -1,0 +1,162 @@
+//! Watches over a group's openraft: tells who leads, restarts an instance that
+//! leads without being heard, and says when the group has failed.
+//!
+//! A leader that speaks but hears nobody keeps its followers from electing (its
+//! heartbeats renew their leases) while nothing commits; seen to last for ever.
+//! So a leader whose last quorum is too long ago ends its own instance and
+//! begins another over the same log, as a follower.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ServerState;
+use openraft_rt::{AsyncRuntime, Instant, Select3, WatchReceiver, WatchSender};
+use quorate_types::{Disk, GroupId, NodeId, Term};
+
+use crate::instance::{Instance, Opener, Slot};
+use crate::observer::Observer;
+use crate::types::{OneshotRx, Tc};
+
+/// The watchdog looks this many times within its limit.
+const LOOKS: u32 = 4;
+
+type WatchTx<RT, T> = <<RT as AsyncRuntime>::Watch as openraft_rt::Watch>::Sender<T>;
+type ServerMetrics<RT> = <<RT as AsyncRuntime>::Watch as openraft_rt::Watch>::Receiver<
+    openraft::metrics::RaftServerMetrics<Tc<RT>>,
+>;
+
+/// Why a watch over one instance ended.
+enum End {
+    /// Asked to, or nobody holds the group any more.
+    Stopped,
+    /// openraft stopped by itself.
+    Failed(String),
+    /// It leads, and no quorum has answered for too long.
+    Unheard(Duration),
+}
+
+/// The task that watches.
+pub(crate) struct Supervisor<RT: AsyncRuntime, D: Disk> {
+    group: GroupId,
+    opener: Opener<RT, D>,
+    slot: Arc<Slot<RT, D>>,
+    observer: Arc<dyn Observer>,
+    /// Last told: who leads, in which term.
+    told: (Option<NodeId>, Term),
+    /// The term that this node leads, and since when: before its first quorum a leader is given
+    /// as long as after any other.
+    leads_since: Option<(u64, RT::Instant)>,
+}
+
+impl<RT: AsyncRuntime, D: Disk> Supervisor<RT, D> {
+    pub(crate) fn new(
+        group: GroupId,
+        opener: Opener<RT, D>,
+        slot: Arc<Slot<RT, D>>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        Self { group, opener, slot, observer, told: (None, Term(0)), leads_since: None }
+    }
+
+    /// Until the group is stopped or fails; `ended` tells when all of it is over.
+    pub(crate) async fn run(mut self, mut stop: OneshotRx<RT, ()>, ended: WatchTx<RT, bool>) {
+        while let Some(instance) = self.slot.current() {
+            match self.watch(&instance, &mut stop).await {
+                End::Stopped => {
+                    self.slot.end();
+                    self.finish(&instance).await;
+                }
+                End::Failed(reason) => {
+                    self.slot.end();
+                    self.finish(&instance).await;
+                    self.fail(reason);
+                }
+                End::Unheard(age) => {
+                    tracing::warn!(group = %self.group, ?age, "leads unheard; restarts");
+                    self.slot.pause();
+                    self.finish(&instance).await;
+                    match self.opener.reopen().await {
+                        Ok(next) => self.slot.run(next),
+                        Err(error) => {
+                            self.slot.end();
+                            self.fail(error.to_string());
+                        }
+                    }
+                }
+            }
+        }
+        if ended.send(true).is_err() {
+            tracing::trace!(group = %self.group, "nobody waited for the end");
+        }
+    }
+
+    async fn watch(&mut self, instance: &Instance<RT, D>, stop: &mut OneshotRx<RT, ()>) -> End {
+        let mut server = instance.server_metrics();
+        let limit = self.opener.timing.watchdog();
+        loop {
+            self.tell(&server);
+            if let Err(fatal) = &instance.metrics().borrow_watched().running_state {
+                return self.failed(fatal.to_string());
+            }
+            if let Some(age) = self.unheard_for(instance).filter(|age| *age > limit) {
+                return End::Unheard(age);
+            }
+            match RT::select3(&mut *stop, server.changed(), RT::sleep(limit / LOOKS)).await {
+                Select3::First(_stopped_or_dropped) => return End::Stopped,
+                Select3::Second(Err(_gone)) => return self.failed("openraft ended".to_owned()),
+                Select3::Second(Ok(())) | Select3::Third(()) => {}
+            }
+        }
+    }
+
+    fn failed(&self, otherwise: String) -> End {
+        End::Failed(self.opener.machine.failure().unwrap_or(otherwise))
+    }
+
+    /// How long this node has led without a quorum's answer; none while it does not lead or is a
+    /// quorum by itself.
+    fn unheard_for(&mut self, instance: &Instance<RT, D>) -> Option<Duration> {
+        let metrics = instance.metrics();
+        let metrics = metrics.borrow_watched();
+        let alone = metrics.membership_config.voter_ids().count() <= 1;
+        if metrics.state != ServerState::Leader || alone {
+            self.leads_since = None;
+            return None;
+        }
+        let now = RT::Instant::now();
+        let (term, since) = self.leads_since.unwrap_or((metrics.current_term, now));
+        let since = if term == metrics.current_term { since } else { now };
+        self.leads_since = Some((metrics.current_term, since));
+        let acked = metrics.last_quorum_acked.map_or(since, |acked| acked.into_inner());
+        Some(now.saturating_duration_since(acked.max(since)))
+    }
+
+    fn tell(&mut self, server: &ServerMetrics<RT>) {
+        let (leader, term) = {
+            let server = server.borrow_watched();
+            (server.current_leader.map(NodeId), Term(server.vote.leader_id.term))
+        };
+        self.tell_leader(leader, term);
+    }
+
+    fn tell_leader(&mut self, leader: Option<NodeId>, term: Term) {
+        if self.told != (leader, term) {
+            self.told = (leader, term);
+            self.observer.leadership(self.group, leader, term);
+        }
+    }
+
+    /// Ends an instance and waits until nothing of it touches the log any more.
+    async fn finish(&mut self, instance: &Instance<RT, D>) {
+        self.leads_since = None;
+        self.tell_leader(None, self.told.1);
+        if let Err(error) = instance.shutdown().await {
+            tracing::warn!(group = %self.group, %error, "openraft did not end in order");
+        }
+    }
+
+    fn fail(&self, reason: String) {
+        tracing::error!(group = %self.group, %reason, "the group has failed on this node");
+        self.observer.failed(self.group, reason);
+    }
+}
