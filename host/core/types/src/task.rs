@@ -251,6 +251,16 @@ pub enum TaskState {
 }
 
 impl TaskState {
+    /// Every state.
+    pub const ALL: [Self; 6] = [
+        Self::Queued,
+        Self::Leased,
+        Self::Retrying,
+        Self::Completed,
+        Self::DeadLetter,
+        Self::Cancelled,
+    ];
+
     /// Whether nothing more will happen to the task.
     pub const fn is_final(self) -> bool {
         match self {
