@@ -94,6 +94,7 @@ pub enum ShardCommand {
 
 /// A node started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NodeUp {
     /// The node.
     pub node: NodeId,
@@ -108,6 +109,7 @@ pub struct NodeUp {
 
 /// A node is held to be dead.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NodeDown {
     /// The node.
     pub node: NodeId,
@@ -119,6 +121,7 @@ pub struct NodeDown {
 
 /// An agent left or died.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RetireAgent {
     /// The agent.
     pub agent: AgentId,
@@ -130,6 +133,7 @@ pub struct RetireAgent {
 
 /// Put a policy in a slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Activate {
     /// The slot.
     pub slot: String,
@@ -145,6 +149,7 @@ pub struct Activate {
 
 /// One routing decision on its way into the log. The leader decided; apply only checks its epochs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Assignment {
     /// The task.
     pub task: TaskId,
@@ -179,6 +184,7 @@ pub enum Standing {
 
 /// An agent's life, adopted by a shard: leases of every other life are requeued.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AgentAdoption {
     /// The agent.
     pub agent: AgentId,
@@ -192,6 +198,7 @@ pub struct AgentAdoption {
 
 /// A slot's policy, adopted by a shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PolicyAdoption {
     /// The slot.
     pub slot: String,

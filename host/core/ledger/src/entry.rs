@@ -5,7 +5,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use quorate_types::limits::COMMAND_BYTES_MAX;
 use quorate_types::{Payload, TaskId, Time, Token, cbor};
 
 use crate::command::{Command, ShardCommand, SystemCommand};
@@ -37,7 +36,7 @@ const VERSION: u16 = 1;
 
 impl Command {
     /// The entry to propose. `at` is the proposing leader's wall time; ledger time is the larger
-    /// of it and of what came before. At most `COMMAND_BYTES_MAX` can be applied.
+    /// of it and of what came before. Whoever proposes keeps it within `COMMAND_BYTES_MAX`.
     pub fn encode(&self, at: Time) -> Bytes {
         match self {
             Self::System(command) => encode_system(command, at),
@@ -129,6 +128,7 @@ fn write<T: Serialize>(kind: u16, at: Time, body: &T) -> Bytes {
 }
 
 fn read<T: DeserializeOwned>(kind: u16, body: &[u8]) -> Result<T, ApplyError> {
-    cbor::decode(body, COMMAND_BYTES_MAX)
+    // An entry that lies in the log was accepted by a quorum; its size is no longer a question.
+    cbor::decode(body, usize::MAX)
         .map_err(|error| ApplyError::Body { kind, reason: error.to_string() })
 }

@@ -1,268 +1,188 @@
-//! The replicated state of a group that carries both machines.
+//! The replicated state of a group that carries both machines: entries in, outcomes
+//! and events out.
 
-use bytes::Bytes;
+use imbl::OrdSet;
 
-use quorate_types::door::TaskFilter;
-use quorate_types::view::{AgentView, LeaseGrant, LeaseView, PolicyView, TaskPage, TaskView, Why};
-use quorate_types::{
-    AgentId, AgentSpec, CapabilitySet, Digest, Faults, Incarnation, Index, NodeId, PolicyEpoch,
-    TaskId, Time,
+use quorate_types::{AgentId, Digest, Faults, Index, Time};
+
+use crate::bounds::{ADOPTIONS_MAX, Bounds, FEATURE_LEVEL_KNOWN};
+use crate::command::{
+    AgentAdoption, Command, PolicyAdoption, ShardCommand, Standing, SystemCommand,
 };
-
-use crate::command::ShardCommand;
-use crate::outcome::{Applied, ApplyError, RestoreError};
+use crate::outcome::{Applied, ApplyError};
+use crate::set_hash::{Mark, SetHash};
+use crate::shard::{Adopted, Moment, Shard};
+use crate::system::{Effects, System};
 
 /// The slot whose epoch every assignment carries.
 pub const SLOT_BALANCER: &str = "balancer";
 
-/// A node of record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
-    /// Its id.
-    pub id: NodeId,
-    /// Its life, from 1.
-    pub incarnation: Incarnation,
-    /// Its name in the cluster file.
-    pub name: String,
-    /// Where its API listens, if others may know.
-    pub api: Option<String>,
-    /// Drawn by the node when it started.
-    pub boot: u64,
-    /// Why this life has ended, if it has.
-    pub down: Option<String>,
-}
-
-/// How an agent's life ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retired {
-    /// Ledger time.
-    pub at: Time,
-    /// Why.
-    pub reason: String,
-}
-
-/// An agent of record.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Agent {
-    /// Its id.
-    pub id: AgentId,
-    /// Its life, from 1.
-    pub incarnation: Incarnation,
-    /// As registered.
-    pub spec: AgentSpec,
-    /// Set once this life has ended.
-    pub retired: Option<Retired>,
-}
-
-/// What is in a slot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// The slot.
-    pub slot: String,
-    /// What is plugged in.
-    pub name: String,
-    /// The component, a blob.
-    pub digest: Digest,
-    /// The WIT world it was built for.
-    pub world: String,
-    /// What it is opened with.
-    pub config: Bytes,
-    /// Its activation, from 1. Epoch 0 is the native answer, before any activation.
-    pub epoch: PolicyEpoch,
-    /// The log index that activated it.
-    pub index: Index,
-}
-
 /// The state after some prefix of the log. A clone is cheap and independent.
 #[derive(Clone, Debug)]
-pub struct Ledger {}
+pub struct Ledger {
+    pub(crate) index: Index,
+    pub(crate) time: Time,
+    pub(crate) system: System,
+    pub(crate) shard: Shard,
+    /// Agents of which system and shard do not think alike; derived.
+    pub(crate) unadopted: OrdSet<AgentId>,
+}
 
 impl Ledger {
     /// The state before the first entry.
-    pub fn new(_faults: &Faults) -> Self {
-        todo!()
+    pub fn new(faults: &Faults) -> Self {
+        Self::with_bounds(faults, Bounds::default())
+    }
+
+    pub(crate) fn with_bounds(faults: &Faults, bounds: Bounds) -> Self {
+        Self {
+            index: Index(0),
+            time: Time::ZERO,
+            system: System::new(),
+            shard: Shard::new(faults, bounds),
+            unadopted: OrdSet::new(),
+        }
     }
 
     /// Applies the entry at `index`. Indices grow; gaps (entries of the log's own) are fine.
     ///
     /// # Errors
     /// The node must stop; the state is unchanged.
-    pub fn apply(&mut self, _index: Index, _entry: &[u8]) -> Result<Applied, ApplyError> {
-        todo!()
+    pub fn apply(&mut self, index: Index, entry: &[u8]) -> Result<Applied, ApplyError> {
+        if index <= self.index {
+            return Err(ApplyError::Order { last: self.index, got: index });
+        }
+        let (command, stamp) = Command::decode(entry)?;
+        if let Command::System(SystemCommand::RaiseFeatureLevel(raised)) = command
+            && raised > FEATURE_LEVEL_KNOWN
+        {
+            return Err(ApplyError::Level { raised, known: FEATURE_LEVEL_KNOWN });
+        }
+        self.index = index;
+        self.advance(stamp);
+        let at = Moment { now: self.time, index };
+        Ok(match command {
+            Command::System(command) => self.apply_system(at, command),
+            Command::Shard(command) => self.apply_shard(at, command),
+        })
+    }
+
+    fn apply_system(&mut self, at: Moment, command: SystemCommand) -> Applied {
+        let mut effects = Effects::default();
+        let outcome = self.system.apply(at, command, &mut effects);
+        effects.touched.iter().for_each(|agent| self.compare(*agent));
+        Applied { outcome, events: effects.events }
+    }
+
+    fn apply_shard(&mut self, at: Moment, command: ShardCommand) -> Applied {
+        let touched: Vec<AgentId> = if let ShardCommand::AdoptAgents(adoptions) = &command {
+            adoptions.iter().map(|adoption| adoption.agent).collect()
+        } else {
+            Vec::new()
+        };
+        let mut events = Vec::new();
+        let outcome = self.shard.apply(at, command, &mut events);
+        touched.into_iter().for_each(|agent| self.compare(agent));
+        Applied { outcome, events }
+    }
+
+    /// Ledger time never runs back: a leader whose clock is behind does not stop it for long, nor
+    /// undo what it did.
+    pub(crate) fn advance(&mut self, stamp: Time) {
+        if stamp > self.time {
+            self.time = stamp;
+            self.shard.follow(stamp);
+        }
     }
 
     /// The last entry applied.
-    pub fn index(&self) -> Index {
-        todo!()
+    pub const fn index(&self) -> Index {
+        self.index
     }
 
     /// Ledger time: the largest stamp so far.
-    pub fn time(&self) -> Time {
-        todo!()
+    pub const fn time(&self) -> Time {
+        self.time
     }
 
     /// Commands up to this level may be proposed.
-    pub fn feature_level(&self) -> u32 {
-        todo!()
+    pub const fn feature_level(&self) -> u32 {
+        self.system.counters.feature_level
     }
 
     /// A digest of the content, kept up to date with each entry: equal on every replica at one index.
     pub fn digest(&self) -> Digest {
-        todo!()
+        self.digest_with(self.system.sum(), self.shard.sum())
     }
 
     /// The same digest, from scratch.
     pub fn recompute_digest(&self) -> Digest {
-        todo!()
+        self.digest_with(self.system.recompute_sum(), self.shard.recompute_sum())
     }
 
-    /// The whole state, with its kind, version and digest.
-    pub fn snapshot(&self) -> Bytes {
-        todo!()
-    }
-
-    /// The state that a snapshot holds.
-    ///
-    /// # Errors
-    /// When the bytes are not a snapshot of this version, or do not have the digest they state.
-    pub fn restore(_snapshot: &[u8], _faults: &Faults) -> Result<Self, RestoreError> {
-        todo!()
+    fn digest_with(&self, system: SetHash, shard: SetHash) -> Digest {
+        let mut sum = system;
+        sum.join(shard);
+        sum.add(Mark::of("ledger", &(self.index, self.time)));
+        sum.digest()
     }
 
     /// What the shard must yet adopt from the system machine; empty most of the time. Whoever
-    /// leads proposes these until they are gone.
+    /// leads proposes these until they are gone. The whole may take more than one round: one
+    /// entry carries a bounded number of agents.
     pub fn pending_adoptions(&self) -> Vec<ShardCommand> {
-        todo!()
+        let mut commands = Vec::new();
+        let agents = self.unadopted.iter().take(ADOPTIONS_MAX);
+        let agents: Vec<_> = agents.filter_map(|agent| self.adoption(*agent)).collect();
+        if !agents.is_empty() {
+            commands.push(ShardCommand::AdoptAgents(agents));
+        }
+        let newer = self.system.policies.values();
+        let newer = newer.filter(|policy| policy.epoch > self.shard.adopted_epoch(&policy.slot));
+        commands.extend(newer.map(|policy| {
+            ShardCommand::AdoptPolicy(PolicyAdoption {
+                slot: policy.slot.clone(),
+                epoch: policy.epoch,
+                name: policy.name.clone(),
+            })
+        }));
+        commands
     }
 
-    /// A task.
-    pub fn task(&self, _id: TaskId) -> Option<TaskView> {
-        todo!()
+    /// What the shard must record of an agent, where it has not.
+    fn adoption(&self, id: AgentId) -> Option<AgentAdoption> {
+        let recorded = self.shard.agents.get(&id);
+        let Some(agent) = self.system.agents.get(&id) else {
+            return recorded.map(|recorded| AgentAdoption {
+                agent: id,
+                incarnation: recorded.incarnation,
+                standing: Standing::Forgotten,
+                reason: "its agent is no longer of record".to_owned(),
+            });
+        };
+        let (live, incarnation) = (agent.retired.is_none(), agent.incarnation);
+        if recorded == Some(&Adopted { agent: id, incarnation, live }) {
+            return None;
+        }
+        let (standing, reason) = match &agent.retired {
+            Some(retired) => (Standing::Retired, retired.reason.clone()),
+            None => (Standing::Live, "its agent registered again".to_owned()),
+        };
+        Some(AgentAdoption { agent: id, incarnation, standing, reason })
     }
 
-    /// Whether a task of this id once was, and its record is no longer kept.
-    pub fn was_forgotten(&self, _id: TaskId) -> bool {
-        todo!()
+    fn compare(&mut self, agent: AgentId) {
+        if self.adoption(agent).is_some() {
+            self.unadopted.insert(agent);
+        } else {
+            self.unadopted.remove(&agent);
+        }
     }
 
-    /// A task's routing history.
-    pub fn why(&self, _id: TaskId) -> Option<Why> {
-        todo!()
-    }
-
-    /// Some tasks, in order of their ids. A page may be short, even empty, and have a cursor.
-    pub fn tasks(&self, _filter: &TaskFilter) -> TaskPage {
-        todo!()
-    }
-
-    /// The capability sets for which a task is ready at `now`.
-    pub fn capability_sets_waiting(&self, _now: Time) -> impl Iterator<Item = &CapabilitySet> {
-        std::iter::empty()
-    }
-
-    /// Up to `limit` tasks that wait for an agent with exactly this set and may be leased at
-    /// `now`, first come first: (task, priority).
-    pub fn ready_tasks(
-        &self,
-        _capabilities: &CapabilitySet,
-        _now: Time,
-        _limit: usize,
-    ) -> Vec<(TaskId, u8)> {
-        todo!()
-    }
-
-    /// The earliest time at which a task that may not be leased yet will be ready.
-    pub fn next_ready(&self) -> Option<Time> {
-        todo!()
-    }
-
-    /// The earliest time at which `Sweep` will have something to do.
-    pub fn next_due(&self) -> Option<Time> {
-        todo!()
-    }
-
-    /// A task's lease.
-    pub fn lease(&self, _task: TaskId) -> Option<LeaseView> {
-        todo!()
-    }
-
-    /// A task's lease with the work.
-    pub fn grant(&self, _task: TaskId) -> Option<LeaseGrant> {
-        todo!()
-    }
-
-    /// Every lease, by agent.
-    pub fn leases(&self) -> impl Iterator<Item = LeaseView> {
-        std::iter::empty()
-    }
-
-    /// One agent's leases.
-    pub fn leases_of(&self, _agent: AgentId) -> impl Iterator<Item = LeaseView> {
-        std::iter::empty()
-    }
-
-    /// How many leases an agent holds.
-    pub fn leases_count(&self, _agent: AgentId) -> usize {
-        todo!()
-    }
-
-    /// Agents that live, by id.
-    pub fn agents(&self) -> impl Iterator<Item = &Agent> {
-        std::iter::empty()
-    }
-
-    /// An agent, alive or retired.
-    pub fn agent(&self, _id: AgentId) -> Option<&Agent> {
-        todo!()
-    }
-
-    /// The agent of this name.
-    pub fn agent_named(&self, _namespace: &str, _name: &str) -> Option<&Agent> {
-        todo!()
-    }
-
-    /// Agents that live and have all of these.
-    pub fn agents_with(&self, _wanted: &CapabilitySet) -> impl Iterator<Item = &Agent> {
-        std::iter::empty()
-    }
-
-    /// The same as the doors show them; `reading` is left empty.
-    pub fn agent_views(&self, _wanted: &CapabilitySet) -> Vec<AgentView> {
-        todo!()
-    }
-
-    /// The life of an agent that assignments must carry now; none where the shard has adopted none.
-    pub fn assignable(&self, _agent: AgentId) -> Option<Incarnation> {
-        todo!()
-    }
-
-    /// Nodes of record, up or down, by id.
-    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
-        std::iter::empty()
-    }
-
-    /// A node of record.
-    pub fn node(&self, _id: NodeId) -> Option<&Node> {
-        todo!()
-    }
-
-    /// What is in a slot.
-    pub fn policy(&self, _slot: &str) -> Option<&Policy> {
-        todo!()
-    }
-
-    /// The epoch that the shard has adopted for a slot: what assignments must carry.
-    pub fn adopted_epoch(&self, _slot: &str) -> PolicyEpoch {
-        todo!()
-    }
-
-    /// The slots as the doors show them; `nodes` is left empty.
-    pub fn policies(&self) -> Vec<PolicyView> {
-        todo!()
-    }
-
-    /// Whether some record refers to this blob.
-    pub fn refers_to(&self, _blob: &Digest) -> bool {
-        todo!()
+    /// Compares every agent, in a ledger whose records were put back.
+    pub(crate) fn find_unadopted(&mut self) {
+        let known: Vec<AgentId> =
+            self.system.agents.keys().chain(self.shard.agents.keys()).copied().collect();
+        known.into_iter().for_each(|agent| self.compare(agent));
     }
 }

@@ -15,14 +15,26 @@
 
 #![forbid(unsafe_code)]
 
+mod bounds;
 mod command;
 mod entry;
 mod ledger;
 mod outcome;
+mod query;
+mod record;
+mod set_hash;
+mod shard;
+mod snapshot;
+mod system;
 
+#[cfg(test)]
+mod tests;
+
+pub use bounds::{check_agent, check_payload, check_task};
 pub use command::{
     Activate, AgentAdoption, Assignment, Command, NodeDown, NodeUp, PolicyAdoption, RetireAgent,
     ShardCommand, Standing, SystemCommand,
 };
-pub use ledger::{Agent, Ledger, Node, Policy, Retired, SLOT_BALANCER};
+pub use ledger::{Ledger, SLOT_BALANCER};
 pub use outcome::{Applied, ApplyError, Outcome, RestoreError, Unassigned};
+pub use system::{Agent, Node, Policy, Retired};

@@ -1,0 +1,266 @@
+//! What can be read from a ledger: for the leader that assigns, for whoever keeps
+//! leases alive, for the doors.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use quorate_types::door::TaskFilter;
+use quorate_types::task::NAMESPACE_DEFAULT;
+use quorate_types::view::{AgentView, LeaseGrant, LeaseView, PolicyView, TaskPage, TaskView, Why};
+use quorate_types::{
+    AgentId, CapabilitySet, Digest, GroupId, Incarnation, NodeId, PolicyEpoch, Refusal, TaskId,
+    TaskState, Time,
+};
+
+use crate::ledger::{Ledger, SLOT_BALANCER};
+use crate::record::{Stage, Task};
+use crate::shard::{Places, SHARD};
+use crate::system::{Agent, Node, Policy};
+
+/// Tasks on a page, at most.
+const PAGE_MAX: usize = 1000;
+/// Records looked at for a page, at most: a filter that few pass gives short pages, not slow ones.
+const SCAN_MAX: usize = 10_000;
+
+/// Tasks.
+impl Ledger {
+    /// A task.
+    pub fn task(&self, id: TaskId) -> Option<TaskView> {
+        self.shard.task(id).map(|task| task.view())
+    }
+
+    /// Whether a task of this id once was, and its record is no longer kept.
+    pub fn was_forgotten(&self, id: TaskId) -> bool {
+        id.shard() == SHARD && self.shard.numbered(id) && self.shard.task(id).is_none()
+    }
+
+    /// A task's routing history.
+    pub fn why(&self, id: TaskId) -> Option<Why> {
+        let task = self.shard.task(id)?;
+        Some(Why {
+            task: id,
+            trace: task.spec.trace,
+            waits: self.waits(task),
+            decisions: task.decisions.clone(),
+        })
+    }
+
+    fn waits(&self, task: &Task) -> Option<String> {
+        let from = task.ready_from()?;
+        if from > self.time {
+            let until = from.since(self.time).as_millis();
+            return Some(match task.stage {
+                Stage::Retrying { .. } => format!("its next attempt is due in {until} ms"),
+                Stage::Queued
+                | Stage::Leased(_)
+                | Stage::Completed { .. }
+                | Stage::DeadLetter { .. }
+                | Stage::Cancelled { .. } => format!("it may not start for another {until} ms"),
+            });
+        }
+        let able = self.agents_with(&task.capabilities).count();
+        Some(if able == 0 {
+            let wanted = task.capabilities.names().join(", ");
+            format!("no agent that lives has all of its capabilities ({wanted})")
+        } else {
+            format!("agents that could take it: {able}; it waits for one with a free slot")
+        })
+    }
+
+    /// Some tasks, in order of their ids. A page may be short, even empty, and have a cursor.
+    ///
+    /// # Errors
+    /// `Invalid` for a cursor that no page gave.
+    pub fn tasks(&self, filter: &TaskFilter) -> Result<TaskPage, Refusal> {
+        let namespace = match filter.namespace.as_str() {
+            "" => NAMESPACE_DEFAULT,
+            named => named,
+        };
+        let after = filter.cursor.as_deref().map(str::parse::<TaskId>).transpose();
+        let after = after.map_err(|error| Refusal::Invalid(format!("the cursor: {error}")))?;
+        let limit = usize::try_from(filter.limit).unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX);
+        let mut page = TaskPage { counts: self.counts(namespace), ..TaskPage::default() };
+        let mut ids = self.shard.places.ids(namespace, filter.state, after).peekable();
+        for _scanned in 0..SCAN_MAX {
+            let Some(id) = ids.next() else { break };
+            let wanted = self
+                .shard
+                .task(id)
+                .filter(|task| filter.queue.as_ref().is_none_or(|queue| *queue == task.spec.queue));
+            page.tasks.extend(wanted.map(|task| task.view()));
+            page.cursor = ids.peek().map(|_more| id.to_string());
+            if page.tasks.len() == limit {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// Tasks by state in a namespace; states that no task is in are left out.
+    pub fn counts(&self, namespace: &str) -> BTreeMap<TaskState, u64> {
+        let census = self.shard.places.census.get(namespace);
+        let counts = census.into_iter().flat_map(|census| {
+            TaskState::ALL.into_iter().map(|state| (state, Places::count(census.of(state))))
+        });
+        counts.filter(|(_state, count)| *count > 0).collect()
+    }
+
+    /// Namespaces that have a task.
+    pub fn namespaces(&self) -> impl Iterator<Item = &str> {
+        self.shard.places.census.keys().map(Arc::as_ref)
+    }
+
+    /// Whether some record refers to this blob.
+    pub fn refers_to(&self, blob: &Digest) -> bool {
+        self.shard.places.blobs.contains_key(blob)
+            || self.system.policies.values().any(|policy| policy.digest == *blob)
+    }
+}
+
+/// What the leader must do next.
+impl Ledger {
+    /// The capability sets for which a task is ready at `now`.
+    pub fn capability_sets_waiting(&self, now: Time) -> impl Iterator<Item = &CapabilitySet> {
+        let queues = self.shard.places.queues.iter();
+        queues.filter(move |(_set, queue)| queue.is_ready(now)).map(|(set, _queue)| set.as_ref())
+    }
+
+    /// Up to `limit` tasks that wait for an agent with exactly this set and may be leased at
+    /// `now`, first come first: (task, priority).
+    pub fn ready_tasks(
+        &self,
+        capabilities: &CapabilitySet,
+        now: Time,
+        limit: usize,
+    ) -> Vec<(TaskId, u8)> {
+        let queue = self.shard.places.queues.get(capabilities);
+        queue.map_or_else(Vec::new, |queue| queue.ready(now, limit))
+    }
+
+    /// The earliest time at which a task that may not be leased yet will be ready.
+    pub fn next_ready(&self) -> Option<Time> {
+        self.shard.places.wakes.get_min().map(|(from, _id)| *from)
+    }
+
+    /// The earliest time at which `Sweep` will have something to do.
+    pub fn next_due(&self) -> Option<Time> {
+        self.shard.next_due(self.time)
+    }
+}
+
+/// Leases.
+impl Ledger {
+    /// A task's lease.
+    pub fn lease(&self, task: TaskId) -> Option<LeaseView> {
+        self.shard.task(task)?.lease_view()
+    }
+
+    /// A task's lease with the work.
+    pub fn grant(&self, task: TaskId) -> Option<LeaseGrant> {
+        let task = self.shard.task(task)?;
+        let lease = task.lease_view()?;
+        Some(LeaseGrant { lease, spec: task.spec.as_ref().clone() })
+    }
+
+    /// Every lease, by agent.
+    pub fn leases(&self) -> impl Iterator<Item = LeaseView> {
+        self.shard.places.leases.values().flatten().filter_map(|id| self.lease(*id))
+    }
+
+    /// One agent's leases.
+    pub fn leases_of(&self, agent: AgentId) -> impl Iterator<Item = LeaseView> {
+        let held = self.shard.places.leases.get(&agent).into_iter().flatten();
+        held.filter_map(|id| self.lease(*id))
+    }
+
+    /// How many leases an agent holds.
+    pub fn leases_count(&self, agent: AgentId) -> usize {
+        self.shard.places.leases.get(&agent).map_or(0, imbl::OrdSet::len)
+    }
+
+    /// The life of an agent that assignments must carry now; none where the shard has adopted none.
+    pub fn assignable(&self, agent: AgentId) -> Option<Incarnation> {
+        self.shard.assignable(agent)
+    }
+}
+
+/// Nodes, agents and slots.
+impl Ledger {
+    /// Agents that live, by id.
+    pub fn agents(&self) -> impl Iterator<Item = &Agent> {
+        self.system.live.iter().filter_map(|id| self.agent(*id))
+    }
+
+    /// An agent, alive or retired.
+    pub fn agent(&self, id: AgentId) -> Option<&Agent> {
+        self.system.agents.get(&id).map(Arc::as_ref)
+    }
+
+    /// The agent of this name.
+    pub fn agent_named(&self, namespace: &str, name: &str) -> Option<&Agent> {
+        let named = (namespace.to_owned(), name.to_owned());
+        self.system.names.get(&named).and_then(|id| self.agent(*id))
+    }
+
+    /// Agents that live and have all of these.
+    pub fn agents_with(&self, wanted: &CapabilitySet) -> impl Iterator<Item = &Agent> {
+        self.agents().filter(|agent| agent.spec.capabilities.covers(wanted))
+    }
+
+    /// The same as the doors show them; `reading` is left empty.
+    pub fn agent_views(&self, wanted: &CapabilitySet) -> Vec<AgentView> {
+        let able = self.agents_with(wanted).map(|agent| AgentView {
+            id: agent.id,
+            incarnation: agent.incarnation,
+            spec: agent.spec.clone(),
+            leases: u32::try_from(self.leases_count(agent.id)).unwrap_or(u32::MAX),
+            reading: None,
+        });
+        able.collect()
+    }
+
+    /// Nodes of record, up or down, by id.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.system.nodes.values().map(Arc::as_ref)
+    }
+
+    /// A node of record.
+    pub fn node(&self, id: NodeId) -> Option<&Node> {
+        self.system.nodes.get(&id).map(Arc::as_ref)
+    }
+
+    /// What is in a slot.
+    pub fn policy(&self, slot: &str) -> Option<&Policy> {
+        self.system.policies.get(slot).map(Arc::as_ref)
+    }
+
+    /// The epoch that the shard has adopted for a slot: what assignments must carry.
+    pub fn adopted_epoch(&self, slot: &str) -> PolicyEpoch {
+        self.shard.adopted_epoch(slot)
+    }
+
+    /// The slots as the doors show them; `nodes` is left empty.
+    pub fn policies(&self) -> Vec<PolicyView> {
+        let slots = self.system.policies.values().map(|policy| {
+            let adopted = self.shard.adopted_index(&policy.slot, policy.epoch);
+            PolicyView {
+                slot: policy.slot.clone(),
+                name: policy.name.clone(),
+                digest: policy.digest,
+                epoch: policy.epoch,
+                index: policy.index,
+                adopted: adopted.map(|index| (GroupId::SYSTEM, index)).into_iter().collect(),
+                nodes: BTreeMap::new(),
+                decisions: self.decisions(&policy.slot),
+            }
+        });
+        slots.collect()
+    }
+
+    /// Assignments made under each epoch of a slot.
+    pub fn decisions(&self, slot: &str) -> BTreeMap<PolicyEpoch, u64> {
+        let counted = (slot == SLOT_BALANCER).then(|| self.shard.decided.values());
+        let counted = counted.into_iter().flatten();
+        counted.map(|decided| (decided.epoch, decided.count)).collect()
+    }
+}

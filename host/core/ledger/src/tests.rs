@@ -1,0 +1,7 @@
+//! The ledger by scenario, and by a model that random histories are held against.
+
+mod delivery;
+mod entries;
+mod fixture;
+mod registry;
+mod time;

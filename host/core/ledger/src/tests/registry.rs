@@ -1,0 +1,120 @@
+//! Nodes and agents of record, and how their ends reach tasks.
+
+use quorate_types::{CapabilitySet, EventKind, Incarnation, NodeId, Refusal, TaskState};
+
+use super::fixture::{N1, World, agent, states, task};
+use crate::{ApplyError, Command, NodeDown, Outcome, SystemCommand};
+
+const N2: NodeId = NodeId(2);
+
+fn down(node: NodeId, incarnation: Incarnation) -> SystemCommand {
+    SystemCommand::NodeDown(NodeDown { node, incarnation, reason: "refused".to_owned() })
+}
+
+#[test]
+fn each_start_of_a_node_is_a_new_life_and_a_repeat_is_not() {
+    let mut world = World::new();
+    assert_eq!(world.start(N1, 70), Incarnation(1));
+    assert_eq!(world.start(N1, 70), Incarnation(1), "proposed again");
+    assert_eq!(world.start(N1, 71), Incarnation(2), "started again");
+    world.apply(down(N1, Incarnation(2)));
+    assert_eq!(world.start(N1, 71), Incarnation(3), "declared down, it must begin a new life");
+    assert_eq!(world.start(N2, 1), Incarnation(1));
+}
+
+#[test]
+fn a_dead_node_takes_its_agents_with_it_and_their_tasks_wait_again() {
+    let mut world = World::new();
+    let (one, two) = (world.start(N1, 1), world.start(N2, 1));
+    let dead = world.register(agent("a", N1, one, &[]));
+    let also = world.register(agent("b", N1, one, &[]));
+    let lives = world.register(agent("c", N2, two, &[]));
+    world.adopt();
+    let tasks = [dead, also, lives].map(|life| {
+        let id = world.submit(task(&[]));
+        world.assign(id, life);
+        id
+    });
+    let applied = world.apply(down(N1, one));
+    let down_ids = applied.events.iter().map(|event| match event {
+        EventKind::AgentDown { agent, .. } => *agent,
+        EventKind::Task { .. } | EventKind::AgentUp { .. } | EventKind::Policy { .. } => {
+            panic!("{event:?}")
+        }
+    });
+    assert_eq!(down_ids.collect::<Vec<_>>(), [dead.0, also.0]);
+    assert_eq!(world.ledger.agents().map(|agent| agent.id).collect::<Vec<_>>(), [lives.0]);
+    assert_eq!(world.ledger.pending_adoptions().len(), 1, "one entry a shard");
+    let queued = TaskState::Queued;
+    assert_eq!(states(&world.adopt()), [(tasks[0], queued), (tasks[1], queued)]);
+    assert_eq!(world.ledger.leases_count(lives.0), 1);
+
+    let again = world.apply(down(N1, one));
+    assert_eq!((again.outcome, again.events), (Outcome::Done, vec![]));
+}
+
+#[test]
+fn a_restart_retires_the_agents_of_the_life_before() {
+    let mut world = World::new();
+    let first = world.start(N1, 1);
+    let old = world.register(agent("a", N1, first, &[]));
+    world.adopt();
+    let id = world.submit(task(&[]));
+    world.assign(id, old);
+    let second = world.start(N1, 2);
+    assert!(world.ledger.agent(old.0).is_some_and(|agent| agent.retired.is_some()));
+    let late = world.refusal(SystemCommand::RegisterAgent(agent("a", N1, first, &[])));
+    assert!(matches!(late, Refusal::Conflict(_)), "{late}");
+    let late = world.refusal(down(N1, first));
+    assert!(matches!(late, Refusal::Conflict(_)), "a detector that saw the old life: {late}");
+    let new = world.register(agent("a", N1, second, &[]));
+    assert_eq!(new, (old.0, Incarnation(2)));
+    assert_eq!(states(&world.adopt()), [(id, TaskState::Queued)], "both steps in one adoption");
+    world.assign(id, new);
+}
+
+#[test]
+fn no_agent_begins_on_a_node_that_is_down_or_unknown() {
+    let mut world = World::new();
+    let unknown = world.refusal(SystemCommand::RegisterAgent(agent("a", N1, Incarnation(1), &[])));
+    assert!(matches!(unknown, Refusal::NotFound(_)), "{unknown}");
+    let life = world.start(N1, 1);
+    world.apply(down(N1, life));
+    let fenced = world.refusal(SystemCommand::RegisterAgent(agent("a", N1, life, &[])));
+    assert!(matches!(fenced, Refusal::Conflict(_)), "{fenced}");
+    let future = world.refusal(SystemCommand::RegisterAgent(agent("a", N1, Incarnation(9), &[])));
+    assert!(matches!(future, Refusal::Conflict(_)), "{future}");
+}
+
+#[test]
+fn agents_are_found_by_all_of_their_capabilities() {
+    let mut world = World::new();
+    let life = world.start(N1, 1);
+    let both = world.register(agent("a", N1, life, &["rust", "index"]));
+    let one = world.register(agent("b", N1, life, &["index"]));
+    let find = |world: &World, wanted: &[&str]| -> Vec<_> {
+        let wanted: CapabilitySet = wanted.iter().map(|name| (*name).to_owned()).collect();
+        world.ledger.agent_views(&wanted).into_iter().map(|agent| agent.id).collect()
+    };
+    assert_eq!(find(&world, &["index"]), [both.0, one.0]);
+    assert_eq!(find(&world, &["index", "rust"]), [both.0]);
+    assert_eq!(find(&world, &[]), [both.0, one.0]);
+    assert_eq!(world.ledger.agent_named("default", "b").map(|agent| agent.id), Some(one.0));
+    let id = world.submit(task(&["absent"]));
+    let waits = world.ledger.why(id).and_then(|why| why.waits).expect("it waits");
+    assert!(waits.contains("absent"), "{waits}");
+}
+
+#[test]
+fn the_feature_level_rises_only_and_stops_a_node_that_is_behind() {
+    let mut world = World::new();
+    let known = world.ledger.feature_level();
+    assert_eq!(world.outcome(SystemCommand::RaiseFeatureLevel(known)), Outcome::Done);
+    let lower = world.refusal(SystemCommand::RaiseFeatureLevel(known - 1));
+    assert!(matches!(lower, Refusal::Conflict(_)), "{lower}");
+    let raise = Command::from(SystemCommand::RaiseFeatureLevel(known + 1)).encode(world.now);
+    let (before, index) = (world.ledger.digest(), world.ledger.index());
+    let stopped = world.ledger.apply(quorate_types::Index(index.0 + 1), &raise);
+    assert_eq!(stopped, Err(ApplyError::Level { raised: known + 1, known }));
+    assert_eq!(world.ledger.digest(), before);
+}

@@ -1,0 +1,145 @@
+//! Ledger time: deadlines, queue timeouts, retention, and clocks that jump.
+
+use std::time::Duration;
+
+use quorate_types::door::TaskFilter;
+use quorate_types::{Digest, Faults, Payload, TaskSpec, TaskState, Time, Timeouts};
+
+use super::fixture::{World, complete, states, task};
+use crate::bounds::{Bounds, SWEEP_MAX};
+use crate::{Outcome, ShardCommand};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn swept(dead: u32, forgotten: u32) -> Outcome {
+    Outcome::Swept { dead, forgotten, more: false }
+}
+
+#[test]
+fn a_clock_that_jumps_back_does_not_take_ledger_time_with_it() {
+    let mut world = World::new();
+    world.submit(task(&[]));
+    let before = world.ledger.time();
+    world.now = Time(5);
+    world.submit(task(&[]));
+    assert_eq!(world.ledger.time(), before);
+}
+
+#[test]
+fn a_deadline_ends_a_task_wherever_it_stands() {
+    let mut world = World::new();
+    let life = world.with_agent(&[]);
+    let deadline = Some(world.now + SECOND);
+    let dated = TaskSpec { deadline, ..task(&[]) };
+    let [waiting, running, done] = [(); 3].map(|()| world.submit(dated.clone()));
+    let token = world.assign(running, life);
+    let done_token = world.assign(done, life);
+    world.apply(complete(done, done_token, "x"));
+    assert_eq!(world.ledger.next_due(), deadline);
+    assert_eq!(world.outcome(ShardCommand::Sweep), swept(0, 0));
+    let applied = world.wait(SECOND).apply(ShardCommand::Sweep);
+    assert_eq!(applied.outcome, swept(2, 0));
+    let dead = TaskState::DeadLetter;
+    assert_eq!(states(&applied.events), [(waiting, dead), (running, dead)]);
+    assert!(matches!(world.outcome(complete(running, token, "late")), Outcome::Refused(_)));
+    assert_eq!(world.state(done), TaskState::Completed);
+    let late = world.submit_with_nonce(dated, 77);
+    assert!(late.is_err(), "nothing is taken that is late already: {late:?}");
+}
+
+#[test]
+fn a_queue_timeout_ends_with_the_first_lease() {
+    let mut world = World::new();
+    let life = world.with_agent(&[]);
+    let timeouts = Timeouts { queue_ms: Some(1000), ..Timeouts::default() };
+    let hasty = TaskSpec { timeouts, ..task(&[]) };
+    let (waiting, leased) = (world.submit(hasty.clone()), world.submit(hasty));
+    let token = world.assign(leased, life);
+    let expire = ShardCommand::Expire { leases: vec![(leased, token)], reason: "x".to_owned() };
+    world.apply(expire);
+    assert_eq!(world.wait(SECOND).outcome(ShardCommand::Sweep), swept(1, 0));
+    assert_eq!(world.state(waiting), TaskState::DeadLetter);
+    assert_eq!(world.state(leased), TaskState::Queued, "it had been leased in time");
+}
+
+#[test]
+fn a_finished_record_is_forgotten_after_its_retention_with_its_key_and_blobs() {
+    let mut world = World::new();
+    let life = world.with_agent(&[]);
+    let blob = Digest::of(b"large");
+    let spec = TaskSpec {
+        idempotency_key: Some("k".to_owned()),
+        input: Payload::Blob { digest: blob, size: 5 },
+        retention_ms: 1000,
+        ..task(&[])
+    };
+    let id = world.submit(spec.clone());
+    let token = world.assign(id, life);
+    world.apply(complete(id, token, "x"));
+    assert_eq!(world.wait(SECOND / 2).outcome(ShardCommand::Sweep), swept(0, 0));
+    assert!(world.ledger.refers_to(&blob));
+    assert_eq!(world.wait(SECOND / 2).outcome(ShardCommand::Sweep), swept(0, 1));
+    assert_eq!((world.ledger.task(id), world.ledger.was_forgotten(id)), (None, true));
+    assert!(!world.ledger.refers_to(&blob));
+    assert_eq!(world.ledger.next_due(), None);
+    let refused = world.refusal(ShardCommand::Cancel(id)).to_string();
+    assert!(refused.contains("no longer kept"), "{refused}");
+    let again = world.submit_with_nonce(spec, 1).expect("the key is free again");
+    assert!(!again.existed && again.id > id, "a number is never given again");
+}
+
+#[test]
+fn too_many_finished_records_go_before_their_time_by_bounded_steps() {
+    let bounds = Bounds { finished_max: 3, ..Bounds::default() };
+    let mut world = World::with(&Faults::none(), bounds);
+    let extra = SWEEP_MAX + 5;
+    for _n in 0..extra + 3 {
+        let id = world.submit(task(&[]));
+        world.apply(ShardCommand::Cancel(id));
+    }
+    assert_eq!(world.ledger.next_due(), Some(world.ledger.time()));
+    let step = u32::try_from(SWEEP_MAX).expect("small");
+    let first = Outcome::Swept { dead: 0, forgotten: step, more: true };
+    assert_eq!(world.outcome(ShardCommand::Sweep), first);
+    assert_eq!(world.outcome(ShardCommand::Sweep), swept(0, 5));
+    assert_eq!(world.ledger.counts("default"), [(TaskState::Cancelled, 3)].into());
+}
+
+#[test]
+fn tasks_are_listed_in_pages_that_lose_none() {
+    let mut world = World::new();
+    let life = world.with_agent(&[]);
+    let mut wanted = Vec::new();
+    for n in 0..23 {
+        let queue = if n % 3 == 0 { "rare" } else { "default" }.to_owned();
+        let id = world.submit(TaskSpec { queue, ..task(&[]) });
+        if n % 2 == 0 {
+            world.assign(id, life);
+        }
+        wanted.push(id);
+    }
+    world.submit(TaskSpec { namespace: "other".to_owned(), ..task(&[]) });
+    let list = |mut filter: TaskFilter| {
+        let mut ids = Vec::new();
+        loop {
+            let page = world.ledger.tasks(&filter).expect("a page");
+            assert!(page.tasks.len() <= 4);
+            ids.extend(page.tasks.into_iter().map(|task| task.id));
+            filter.cursor = page.cursor;
+            if filter.cursor.is_none() {
+                return ids;
+            }
+        }
+    };
+    let filter = TaskFilter { namespace: "default".to_owned(), limit: 4, ..TaskFilter::default() };
+    assert_eq!(list(filter.clone()), wanted);
+    let leased: Vec<_> = wanted.iter().copied().step_by(2).collect();
+    assert_eq!(list(TaskFilter { state: Some(TaskState::Leased), ..filter.clone() }), leased);
+    let rare: Vec<_> = wanted.iter().copied().step_by(3).collect();
+    assert_eq!(list(TaskFilter { queue: Some("rare".to_owned()), ..filter.clone() }), rare);
+    let forged = TaskFilter { cursor: Some("page two".to_owned()), ..filter };
+    assert!(world.ledger.tasks(&forged).is_err());
+    let counts = [(TaskState::Queued, 11), (TaskState::Leased, 12)].into();
+    assert_eq!(world.ledger.counts("default"), counts);
+    assert_eq!(world.ledger.namespaces().collect::<Vec<_>>(), ["default", "other"]);
+}
