@@ -1,1 +1,41 @@
-//! quorate-kernel
+//! One node: `Input` in, `Effect` out.
+//!
+//! The kernel composes membership, dispatch and what a node does with the
+//! replicated log: it forwards requests to whoever leads, routes calls, gives
+//! leases while it leads and works them off where its agents live. It holds no
+//! clock, socket or file, and it never applies an entry: the log is a service
+//! beside it that hands it an immutable view.
+//!
+//! Order of use, once a step: `handle(now, input)` for each input that is there,
+//! then `settle(now)`, then `poll_effect()` until none, then arm one timer for
+//! `poll_timeout()`.
+//!
+//! * [`io`]: inputs and effects.
+//! * `asks`: requests under way, here or at another node.
+//! * `errands`: what each request becomes while this node leads.
+//! * `leading`: what only a leader does: leases, adoptions, the dead.
+//! * `placement`: which agent gets which task.
+//! * `home`: agents that live here or speak through here.
+//! * `hosting`: calls that agents of this node are asked to do.
+//! * `swap`: policies as the log activates them.
+//! * `presence`: what gossip and the wire say of others.
+
+#![forbid(unsafe_code)]
+
+mod asks;
+mod errands;
+mod frame;
+mod home;
+mod hosting;
+pub mod io;
+mod kernel;
+mod leading;
+mod placement;
+mod presence;
+mod swap;
+
+pub use io::{
+    AskId, Effect, Input, KernelConfig, LEASE_TERM, LocalAgent, LogSetback, MemberInfo, Now,
+    Ticket, WorkFault, WorkId, WorkOrder,
+};
+pub use kernel::Kernel;

@@ -1,1 +1,28 @@
-//! quorate-crank
+//! Who turns the kernel over: takes inputs, has the kernel settle, carries out
+//! effects. Generic over the runtime, the disk and the wire, so that the code that
+//! orders *persist before send* in `node` is the code that `sim` runs.
+//!
+//! * [`crank`]: the loop and what carries each effect out.
+//! * [`handle`]: the node as its doors see it.
+//! * [`post`]: where frames go: raft lanes to the raft room, blobs to the exchange,
+//!   the rest to the kernel.
+//! * [`events`]: what the log ordered, kept for a while for watchers.
+//! * [`blobs`]: content between nodes.
+//! * [`queue`]: a bounded queue for any runtime.
+
+#![forbid(unsafe_code)]
+
+pub mod blobs;
+pub mod crank;
+pub mod events;
+pub mod guests;
+pub mod handle;
+pub mod post;
+pub mod queue;
+
+pub use blobs::BlobExchange;
+pub use crank::{Crank, Parts, WallClock};
+pub use events::EventLog;
+pub use guests::Guests;
+pub use handle::Handle;
+pub use post::{Mailbox, Post};

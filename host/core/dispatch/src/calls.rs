@@ -1,0 +1,401 @@
+//! Calls in flight. A call is routed, never logged: each attempt is sent at most
+//! once, and the caller always hears an end, an answer or a typed refusal, within
+//! its deadline.
+//!
+//! Order of use: `start`, `deliver`, `lost_node` and `cancel` as things happen,
+//! `tick` when the time of `poll_timeout` has come; then `poll_effect` until none.
+//!
+//! * A host that has no room answers `Busy` before the work begins: the router
+//!   picks again, and when all are busy the call waits `BUSY_WAIT`.
+//! * A node lost during an attempt leaves open whether the work ran: an idempotent
+//!   call goes to another agent as long as no part of its reply was passed on, any
+//!   other call ends with a refusal that says so.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_policy::Outcome;
+use quorate_types::view::{CallEvent, CallSpec};
+use quorate_types::{
+    AgentId, CallId, CapabilitySet, Incarnation, NodeId, PolicyEpoch, Refusal, Time,
+};
+
+use crate::endpoints::Candidate;
+use crate::pool::{Choice, Pool};
+use crate::registry::Registry;
+use crate::router::Pick;
+use crate::source::{PolicyRef, PolicySource};
+
+/// Calls in flight at one node. 10,000 bodies of 1 KiB are 10 MiB; a caller above
+/// it is told to come back.
+const CALLS_MAX: usize = 10_000;
+/// How long a call waits when every agent is busy or none is there.
+const BUSY_WAIT: Duration = Duration::from_millis(5);
+/// Picks leased from a policy at a time; few, since a table changes with each reading.
+const PICKS_LEASED: u32 = 8;
+
+/// What the hosting node says of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// A part of the reply.
+    Chunk(Bytes),
+    /// The end of the reply.
+    Done,
+    /// No room; nothing was begun.
+    Busy,
+    /// No such agent here, or an earlier life of it; nothing was begun.
+    Unknown,
+    /// The agent failed.
+    Failed(String),
+}
+
+/// What must be done about a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum CallEffect {
+    /// Send this attempt to the node that hosts the agent.
+    Dispatch {
+        /// The call.
+        call: CallId,
+        /// Which attempt, from 1.
+        attempt: u32,
+        /// To whom.
+        agent: AgentId,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// Where.
+        node: NodeId,
+        /// What remains of the deadline.
+        within: Duration,
+        /// The call itself.
+        spec: Box<CallSpec>,
+    },
+    /// Tell the node that nobody waits for this attempt any more.
+    Abandon {
+        /// The call.
+        call: CallId,
+        /// Which attempt.
+        attempt: u32,
+        /// Where it was sent.
+        node: NodeId,
+    },
+    /// Tell the caller.
+    Tell {
+        /// The call.
+        call: CallId,
+        /// What; a `Done` or a refusal is the last.
+        event: Result<CallEvent, Refusal>,
+    },
+}
+
+#[derive(Debug)]
+struct Attempt {
+    agent: AgentId,
+    node: NodeId,
+    pick: Pick,
+    begun: Time,
+    epoch: PolicyEpoch,
+}
+
+#[derive(Debug)]
+struct Call {
+    spec: CallSpec,
+    wanted: CapabilitySet,
+    deadline: Time,
+    attempts: u32,
+    now_at: Option<Attempt>,
+    /// Agents that were busy in this round.
+    refused_by: BTreeSet<AgentId>,
+    passed_on: bool,
+}
+
+type PoolKey = (String, CapabilitySet);
+
+/// The calls of one node.
+pub struct Calls {
+    calls: BTreeMap<CallId, Call>,
+    deadlines: BTreeSet<(Time, CallId)>,
+    waiting: BTreeSet<(Time, CallId)>,
+    pools: BTreeMap<PoolKey, (u64, Pool)>,
+    policy: PolicyRef,
+    seed: u64,
+    effects: VecDeque<CallEffect>,
+    /// Calls begun since the start.
+    pub begun: u64,
+    /// Attempts beyond the first since the start.
+    pub retried: u64,
+}
+
+impl std::fmt::Debug for Calls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Calls").field("in_flight", &self.calls.len()).finish_non_exhaustive()
+    }
+}
+
+impl Calls {
+    /// No calls yet, to be routed by this policy.
+    pub fn new(policy: PolicyRef, seed: u64) -> Self {
+        Self {
+            calls: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            pools: BTreeMap::new(),
+            policy,
+            seed,
+            effects: VecDeque::new(),
+            begun: 0,
+            retried: 0,
+        }
+    }
+
+    /// Routes by this policy from now on; calls in flight end on the version that sent them.
+    pub fn set_policy(&mut self, policy: PolicyRef) {
+        self.policy = policy;
+        self.pools.clear();
+    }
+
+    /// Calls in flight.
+    pub fn in_flight(&self) -> usize {
+        self.calls.len()
+    }
+
+    /// What must be done, until none.
+    pub fn poll_effect(&mut self) -> Option<CallEffect> {
+        self.effects.pop_front()
+    }
+
+    /// When `tick` has something to do.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let first = |set: &BTreeSet<(Time, CallId)>| set.first().map(|(time, _call)| *time);
+        [first(&self.deadlines), first(&self.waiting)].into_iter().flatten().min()
+    }
+
+    /// Begins a call.
+    pub fn start(
+        &mut self,
+        now: Time,
+        id: CallId,
+        spec: CallSpec,
+        registry: &Registry,
+        source: &dyn PolicySource,
+    ) {
+        if self.calls.len() >= CALLS_MAX {
+            let busy =
+                Refusal::Busy { what: "the node's table of calls".into(), retry_after_ms: 50 };
+            self.effects.push_back(CallEffect::Tell { call: id, event: Err(busy) });
+            return;
+        }
+        self.begun += 1;
+        let deadline = now + Duration::from_millis(spec.deadline_ms);
+        let wanted = CapabilitySet::from(spec.capabilities.clone());
+        let call = Call {
+            spec,
+            wanted,
+            deadline,
+            attempts: 0,
+            now_at: None,
+            refused_by: BTreeSet::new(),
+            passed_on: false,
+        };
+        self.deadlines.insert((deadline, id));
+        self.calls.insert(id, call);
+        self.route(now, id, registry, source);
+    }
+
+    /// The caller went away.
+    pub fn cancel(&mut self, now: Time, id: CallId) {
+        self.abandon(now, id, Outcome::Unused);
+        self.remove(id);
+    }
+
+    /// Word from the node that has this attempt. Words of an older attempt are late and ignored.
+    pub fn deliver(
+        &mut self,
+        now: Time,
+        id: CallId,
+        attempt: u32,
+        said: Delivery,
+        registry: &Registry,
+        source: &dyn PolicySource,
+    ) {
+        let Some(call) = self.calls.get_mut(&id).filter(|call| call.attempts == attempt) else {
+            return;
+        };
+        match said {
+            Delivery::Chunk(bytes) => {
+                call.passed_on = true;
+                let event = Ok(CallEvent::Chunk(bytes));
+                self.effects.push_back(CallEffect::Tell { call: id, event });
+            }
+            Delivery::Done => {
+                if let Some((agent, epoch)) = self.close(now, id, Outcome::Ok) {
+                    let event = CallEvent::Done { agent, policy_epoch: epoch, attempts: attempt };
+                    self.finish(id, Ok(event));
+                }
+            }
+            Delivery::Busy | Delivery::Unknown => {
+                if let Some((agent, _epoch)) = self.close(now, id, Outcome::Refused) {
+                    if let Some(call) = self.calls.get_mut(&id) {
+                        call.refused_by.insert(agent);
+                    }
+                    self.route(now, id, registry, source);
+                }
+            }
+            Delivery::Failed(why) => {
+                if self.close(now, id, Outcome::Error).is_some() {
+                    self.finish(id, Err(Refusal::Agent(why)));
+                }
+            }
+        }
+    }
+
+    /// A node is gone: its attempts are over, and nobody knows whether they ran.
+    pub fn lost_node(
+        &mut self,
+        now: Time,
+        node: NodeId,
+        registry: &Registry,
+        source: &dyn PolicySource,
+    ) {
+        let there = |call: &Call| call.now_at.as_ref().is_some_and(|attempt| attempt.node == node);
+        let lost: Vec<CallId> =
+            self.calls.iter().filter(|(_id, call)| there(call)).map(|(id, _call)| *id).collect();
+        for id in lost {
+            if self.close(now, id, Outcome::Error).is_none() {
+                continue;
+            }
+            let Some(call) = self.calls.get(&id) else { continue };
+            if call.passed_on || !call.spec.idempotent {
+                let why = format!("node {node} was lost while it had the call; it may have run");
+                self.finish(id, Err(Refusal::Unavailable(why)));
+            } else {
+                self.retried += 1;
+                self.route(now, id, registry, source);
+            }
+        }
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Time, registry: &Registry, source: &dyn PolicySource) {
+        while let Some((time, id)) =
+            self.deadlines.first().copied().filter(|(time, _)| *time <= now)
+        {
+            self.deadlines.remove(&(time, id));
+            self.abandon(now, id, Outcome::Timeout);
+            let why = self.calls.get(&id).map_or_else(String::new, Call::waited_for);
+            self.finish(id, Err(Refusal::Timeout(why)));
+        }
+        while let Some((time, id)) = self.waiting.first().copied().filter(|(time, _)| *time <= now)
+        {
+            self.waiting.remove(&(time, id));
+            if let Some(call) = self.calls.get_mut(&id) {
+                call.refused_by.clear();
+                self.route(now, id, registry, source);
+            }
+        }
+    }
+
+    fn route(&mut self, now: Time, id: CallId, registry: &Registry, source: &dyn PolicySource) {
+        let Some(call) = self.calls.get_mut(&id) else { return };
+        let key = (call.spec.namespace.clone(), call.wanted.clone());
+        let (policy, seed) = (&self.policy, self.seed);
+        let (seen, pool) = self
+            .pools
+            .entry(key)
+            .or_insert_with(|| (u64::MAX, Pool::new(source.open(policy, seed), PICKS_LEASED)));
+        if *seen != registry.revision() {
+            *seen = registry.revision();
+            pool.set(registry.able(&call.spec.namespace, &call.wanted).cloned().collect());
+            pool.forget_but(|agent| registry.contains(agent));
+        }
+        let Some(choice) = choose_but(pool, &call.refused_by) else {
+            self.waiting.insert((now + BUSY_WAIT, id));
+            return;
+        };
+        call.attempts += 1;
+        let Candidate { agent, incarnation, node, .. } = choice.candidate;
+        call.now_at =
+            Some(Attempt { agent, node, pick: choice.pick, begun: now, epoch: self.policy.epoch });
+        self.effects.push_back(CallEffect::Dispatch {
+            call: id,
+            attempt: call.attempts,
+            agent,
+            incarnation,
+            node,
+            within: call.deadline.since(now),
+            spec: Box::new(call.spec.clone()),
+        });
+    }
+
+    fn close(&mut self, now: Time, id: CallId, outcome: Outcome) -> Option<(AgentId, PolicyEpoch)> {
+        let call = self.calls.get_mut(&id)?;
+        let attempt = call.now_at.take()?;
+        let key = (call.spec.namespace.clone(), call.wanted.clone());
+        // A pick of an older policy has no pool to learn from it.
+        if attempt.epoch == self.policy.epoch
+            && let Some((_seen, pool)) = self.pools.get_mut(&key)
+        {
+            let took = match outcome {
+                Outcome::Refused | Outcome::Unused => Duration::ZERO,
+                Outcome::Ok | Outcome::Error | Outcome::Timeout => now.since(attempt.begun),
+            };
+            pool.close(attempt.pick, u64::try_from(took.as_micros()).unwrap_or(u64::MAX), outcome);
+        }
+        Some((attempt.agent, attempt.epoch))
+    }
+
+    fn abandon(&mut self, now: Time, id: CallId, outcome: Outcome) {
+        let sent = self
+            .calls
+            .get(&id)
+            .and_then(|call| call.now_at.as_ref().map(|attempt| (call.attempts, attempt.node)));
+        if let Some((attempt, node)) = sent {
+            self.close(now, id, outcome);
+            self.effects.push_back(CallEffect::Abandon { call: id, attempt, node });
+        }
+    }
+
+    fn finish(&mut self, id: CallId, event: Result<CallEvent, Refusal>) {
+        self.effects.push_back(CallEffect::Tell { call: id, event });
+        self.remove(id);
+    }
+
+    fn remove(&mut self, id: CallId) {
+        if let Some(call) = self.calls.remove(&id) {
+            self.deadlines.remove(&(call.deadline, id));
+            self.waiting.retain(|(_time, waiting)| *waiting != id);
+        }
+    }
+}
+
+impl Call {
+    fn waited_for(&self) -> String {
+        let wanted = self.wanted.names().join(", ");
+        match self.attempts {
+            0 => format!("no agent with capabilities [{wanted}] could be reached"),
+            attempts => format!("{attempts} attempts at an agent with capabilities [{wanted}]"),
+        }
+    }
+}
+
+/// A choice that is none of `refused`; what had to be skipped is closed as unused.
+fn choose_but(pool: &mut Pool, refused: &BTreeSet<AgentId>) -> Option<Choice> {
+    let mut skipped = Vec::new();
+    let mut found = None;
+    while let Some(choice) = pool.choose() {
+        if !refused.contains(&choice.candidate.agent) {
+            found = Some(choice);
+            break;
+        }
+        let enough = skipped.len() >= 4 * usize::try_from(choice.candidates).unwrap_or(1);
+        skipped.push(choice.pick);
+        if enough {
+            break;
+        }
+    }
+    for pick in skipped {
+        pool.close(pick, 0, Outcome::Unused);
+    }
+    found
+}

@@ -1,0 +1,64 @@
+//! The live index: which agents can be given work now, by namespace and
+//! capability. The ledger says who exists, membership who is reachable, gossip
+//! how they fare; the kernel joins the three and puts the outcome here.
+
+use std::collections::BTreeMap;
+
+use quorate_types::{AgentId, CapabilitySet};
+
+use crate::endpoints::Candidate;
+
+/// An agent that can be given work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Whose it is.
+    pub namespace: String,
+    /// What it can do.
+    pub capabilities: CapabilitySet,
+    /// What a policy sees of it.
+    pub candidate: Candidate,
+}
+
+/// The index.
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    entries: BTreeMap<AgentId, Entry>,
+    revision: u64,
+}
+
+impl Registry {
+    /// Grows whenever the content changes.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The whole content from now on.
+    pub fn set(&mut self, entries: BTreeMap<AgentId, Entry>) {
+        if self.entries != entries {
+            self.entries = entries;
+            self.revision += 1;
+        }
+    }
+
+    /// Whether the agent is in the index.
+    pub fn contains(&self, agent: AgentId) -> bool {
+        self.entries.contains_key(&agent)
+    }
+
+    /// An agent's entry.
+    pub fn get(&self, agent: AgentId) -> Option<&Entry> {
+        self.entries.get(&agent)
+    }
+
+    /// Those of this namespace that have all of `wanted`, in order of their ids.
+    pub fn able<'a>(
+        &'a self,
+        namespace: &'a str,
+        wanted: &'a CapabilitySet,
+    ) -> impl Iterator<Item = &'a Candidate> + 'a {
+        self.entries
+            .values()
+            .filter(move |entry| entry.namespace == namespace && entry.capabilities.covers(wanted))
+            .map(|entry| &entry.candidate)
+    }
+}

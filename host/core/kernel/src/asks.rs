@@ -1,0 +1,436 @@
+//! Requests under way. Whoever must answer is found here: this node, another by
+//! name, or whoever leads; when the leader changes or is lost, the request goes to
+//! the next one, which is safe because every request is idempotent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use quorate_ledger::Outcome;
+use quorate_types::door::Consistency;
+use quorate_types::limits::COMMAND_BYTES_MAX;
+use quorate_types::{GroupId, Index, NodeId, Refusal, Request, Time};
+
+use crate::frame::{Control, Done, Errand, Setback};
+use crate::io::{AskId, Effect, LogSetback, Now, Ticket, WorkId};
+use crate::kernel::Kernel;
+
+/// Requests under way at a node. A batch of 1,024 submissions of 64 KiB each would be the worst;
+/// the doors bound bodies, this bounds their number.
+const ASKS_MAX: usize = 16_384;
+/// A request that waits for a leader, or whose frame may be lost, is tried again after this span.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
+const RESEND_AFTER: Duration = Duration::from_millis(1000);
+/// Longest that a peer's request is kept, whatever deadline it names.
+const WITHIN_MAX: Duration = Duration::from_secs(120);
+
+/// What this node itself asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Own {
+    /// A number for its life.
+    NodeUp,
+    /// A record of a local agent, by its place in the configuration.
+    Register(usize),
+    /// That the end of a piece of work be recorded.
+    Finish(WorkId),
+    /// A peer's word on a component, for the swap of this ask.
+    Prepare(u64),
+    /// A peer's status, for the gathering of this ask.
+    Status(u64),
+}
+
+/// Who waits for the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Door(AskId),
+    Peer(NodeId, u64),
+    Own(Own),
+}
+
+/// Who must answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Leader,
+    Node(NodeId),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Waits for a leader, or to be tried again at this time.
+    Parked(Time),
+    /// Sent to this node at this time.
+    Sent(NodeId, Time),
+    /// This node has it: in the log, at a barrier, or with a part of the kernel.
+    Here,
+}
+
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub(crate) origin: Origin,
+    pub(crate) target: Target,
+    pub(crate) errand: Errand,
+    pub(crate) deadline: Time,
+    pub(crate) stage: Stage,
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub(crate) struct Asks {
+    pub(crate) table: BTreeMap<u64, Ask>,
+    tickets: BTreeMap<Ticket, u64>,
+    deadlines: BTreeSet<(Time, u64)>,
+    /// Asks that are parked or sent, which time moves on.
+    restless: BTreeSet<u64>,
+    doors: BTreeMap<AskId, u64>,
+    next: u64,
+}
+
+impl Asks {
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        let restless = self.restless.iter().filter_map(|id| match self.table.get(id)?.stage {
+            Stage::Parked(until) => Some(until),
+            Stage::Sent(_to, at) => Some(at + RESEND_AFTER),
+            Stage::Here => None,
+        });
+        restless.chain(self.deadlines.first().map(|(time, _id)| *time)).min()
+    }
+
+    pub(crate) fn bind(&mut self, ticket: Ticket, id: u64) {
+        self.tickets.insert(ticket, id);
+    }
+
+    fn insert(&mut self, ask: Ask) -> u64 {
+        self.next += 1;
+        let id = self.next;
+        self.deadlines.insert((ask.deadline, id));
+        self.restless.insert(id);
+        if let Origin::Door(door) = ask.origin {
+            self.doors.insert(door, id);
+        }
+        self.table.insert(id, ask);
+        id
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Ask> {
+        let ask = self.table.remove(&id)?;
+        self.deadlines.remove(&(ask.deadline, id));
+        self.restless.remove(&id);
+        if let Origin::Door(door) = ask.origin {
+            self.doors.remove(&door);
+        }
+        Some(ask)
+    }
+
+    fn set_stage(&mut self, id: u64, stage: Stage) {
+        if let Some(ask) = self.table.get_mut(&id) {
+            ask.stage = stage;
+            match stage {
+                Stage::Here => self.restless.remove(&id),
+                Stage::Parked(_) | Stage::Sent(..) => self.restless.insert(id),
+            };
+        }
+    }
+}
+
+impl Kernel {
+    pub(crate) fn ask_from_door(
+        &mut self,
+        now: Now,
+        door: AskId,
+        request: Request,
+        within: Duration,
+    ) {
+        let request = self.complete_request(request);
+        let origin = Origin::Door(door);
+        let target = Target::Leader;
+        self.begin(now, origin, target, Errand::Door(Box::new(request)), within);
+    }
+
+    pub(crate) fn ask_from_peer(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        id: u64,
+        errand: Errand,
+        within_ms: u64,
+    ) {
+        let within = Duration::from_millis(within_ms);
+        self.begin(now, Origin::Peer(from, id), Target::Leader, errand, within);
+    }
+
+    pub(crate) fn forget_door(&mut self, door: AskId) {
+        if let Some(id) = self.asks.doors.get(&door).copied() {
+            self.asks.remove(id);
+            self.forget_poll(id);
+        }
+    }
+
+    /// Takes an errand on. It ends with exactly one `finish`.
+    pub(crate) fn begin(
+        &mut self,
+        now: Now,
+        origin: Origin,
+        target: Target,
+        errand: Errand,
+        within: Duration,
+    ) {
+        let deadline = now.mono + within.min(WITHIN_MAX);
+        let ask = Ask { origin, target, errand, deadline, stage: Stage::Parked(now.mono) };
+        let full = self.asks.table.len() >= ASKS_MAX;
+        let id = self.asks.insert(ask);
+        if full {
+            let busy =
+                Refusal::Busy { what: "the node's table of requests".into(), retry_after_ms: 100 };
+            self.finish(now, id, Err(Setback::Refused(busy)));
+        } else {
+            self.advance(now, id);
+        }
+    }
+
+    /// Moves a parked or sent ask on.
+    fn advance(&mut self, now: Now, id: u64) {
+        let Some(ask) = self.asks.table.get(&id) else { return };
+        let to = match ask.target {
+            Target::Node(node) => Some(node),
+            Target::Leader if answered_anywhere(&ask.errand) => Some(self.config.node),
+            Target::Leader => self.leadership.leader,
+        };
+        match (to, ask.origin) {
+            (Some(node), _origin) if node == self.config.node => {
+                self.asks.set_stage(id, Stage::Here);
+                self.carry_out(now, id);
+            }
+            (hint, Origin::Peer(..)) => self.finish(now, id, Err(Setback::NotLeader(hint))),
+            (Some(node), Origin::Door(_) | Origin::Own(_)) if self.up.contains(&node) => {
+                let left = ask.deadline.since(now.mono);
+                let within_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+                let frame = Control::Ask { id, errand: ask.errand.clone(), within_ms };
+                self.asks.set_stage(id, Stage::Sent(node, now.mono));
+                self.send_control(node, &frame);
+            }
+            (Some(node), Origin::Door(_) | Origin::Own(_)) if ask.target == Target::Node(node) => {
+                let why = format!("node {node} is not connected");
+                self.finish(now, id, Err(Setback::Refused(Refusal::Unavailable(why))));
+            }
+            (_unreachable, Origin::Door(_) | Origin::Own(_)) => self.park(now, id),
+        }
+    }
+
+    pub(crate) fn park(&mut self, now: Now, id: u64) {
+        self.asks.set_stage(id, Stage::Parked(now.mono + RETRY_AFTER));
+    }
+
+    pub(crate) fn answer_from_peer(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        id: u64,
+        result: Result<Done, Setback>,
+    ) {
+        let sent_there = |ask: &Ask| matches!(ask.stage, Stage::Sent(to, _) if to == from);
+        if !self.asks.table.get(&id).is_some_and(sent_there) {
+            return;
+        }
+        match result {
+            Err(Setback::NotLeader(_hint)) => self.park(now, id),
+            Ok(done) => self.finish(now, id, Ok(done)),
+            Err(refused) => self.finish(now, id, Err(refused)),
+        }
+    }
+
+    /// Sends again what was under way when the leader changed.
+    pub(crate) fn redirect_asks(&mut self, now: Now) {
+        let leader = self.leadership.leader;
+        let moved: Vec<u64> = self
+            .asks
+            .restless
+            .iter()
+            .copied()
+            .filter(|id| match self.asks.table.get(id).map(|ask| (ask.target, ask.stage)) {
+                Some((Target::Leader, Stage::Sent(to, _at))) => Some(to) != leader,
+                Some((Target::Leader, Stage::Parked(_until))) => true,
+                Some((Target::Node(_), _)) | Some((Target::Leader, Stage::Here)) | None => false,
+            })
+            .collect();
+        for id in moved {
+            self.advance(now, id);
+        }
+    }
+
+    /// What was sent to a lost node is tried again elsewhere, or ends.
+    pub(crate) fn asks_lost_node(&mut self, now: Now, node: NodeId) {
+        let there = |ask: &Ask| matches!(ask.stage, Stage::Sent(to, _) if to == node);
+        let lost: Vec<u64> = self
+            .asks
+            .restless
+            .iter()
+            .copied()
+            .filter(|id| self.asks.table.get(id).is_some_and(there))
+            .collect();
+        for id in lost {
+            match self.asks.table.get(&id).map(|ask| ask.target) {
+                Some(Target::Node(_)) => {
+                    let why = format!("node {node} was lost");
+                    self.finish(now, id, Err(Setback::Refused(Refusal::Unavailable(why))));
+                }
+                Some(Target::Leader) | None => self.park(now, id),
+            }
+        }
+        // A lost peer waits for nothing any more.
+        self.asks
+            .table
+            .retain(|_id, ask| !matches!(ask.origin, Origin::Peer(peer, _) if peer == node));
+        let table = &self.asks.table;
+        self.asks.deadlines.retain(|(_time, id)| table.contains_key(id));
+        self.asks.restless.retain(|id| table.contains_key(id));
+    }
+
+    pub(crate) fn settle_asks(&mut self, now: Now) {
+        while let Some((time, id)) = self.asks.deadlines.first().copied() {
+            if time > now.mono {
+                break;
+            }
+            let refusal = match self.asks.table.get(&id).map(|ask| ask.stage) {
+                Some(Stage::Parked(_)) => Refusal::Unavailable("none is known here".to_owned()),
+                Some(Stage::Sent(to, _)) => Refusal::Timeout(format!("node {to} did not answer")),
+                Some(Stage::Here) | None => {
+                    Refusal::Timeout("the log did not commit it in time".to_owned())
+                }
+            };
+            self.finish(now, id, Err(Setback::Refused(refusal)));
+        }
+        let due: Vec<u64> = self
+            .asks
+            .restless
+            .iter()
+            .copied()
+            .filter(|id| match self.asks.table.get(id).map(|ask| ask.stage) {
+                Some(Stage::Parked(until)) => until <= now.mono,
+                Some(Stage::Sent(_to, at)) => at + RESEND_AFTER <= now.mono,
+                Some(Stage::Here) | None => false,
+            })
+            .collect();
+        for id in due {
+            self.advance(now, id);
+        }
+    }
+
+    /// Ends an ask: whoever waits is told.
+    pub(crate) fn finish(&mut self, now: Now, id: u64, result: Result<Done, Setback>) {
+        let Some(ask) = self.asks.remove(id) else { return };
+        match ask.origin {
+            Origin::Door(door) => {
+                self.forget_poll(id);
+                self.effects.push_back(Effect::Answer(door, for_door(result)));
+            }
+            Origin::Peer(peer, id) => self.send_control(peer, &Control::Answer { id, result }),
+            Origin::Own(own) => self.own_finished(now, own, &ask, result),
+        }
+    }
+
+    /// A proposal ended: one of an ask, or one of the leader's own.
+    pub(crate) fn proposed(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        result: Result<(Index, Outcome), LogSetback>,
+    ) {
+        let Some(id) = self.asks.tickets.remove(&ticket) else {
+            self.leader_proposed(now, ticket, result);
+            return;
+        };
+        match result {
+            Ok((_index, outcome)) => self.outcome(now, id, outcome),
+            Err(setback) => self.log_setback(now, id, setback),
+        }
+    }
+
+    /// A barrier ended.
+    pub(crate) fn barrier_passed(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        result: Result<Index, LogSetback>,
+    ) {
+        let Some(id) = self.asks.tickets.remove(&ticket) else { return };
+        match result {
+            Ok(_index) => self.answer_read(now, id, false),
+            Err(setback) => self.log_setback(now, id, setback),
+        }
+    }
+
+    fn log_setback(&mut self, now: Now, id: u64, setback: LogSetback) {
+        let Some(ask) = self.asks.table.get(&id) else { return };
+        match (setback, ask.origin) {
+            (LogSetback::Busy, _origin) => {
+                let busy = Refusal::Busy { what: "the log".to_owned(), retry_after_ms: 20 };
+                self.finish(now, id, Err(Setback::Refused(busy)));
+            }
+            (LogSetback::TooLarge, _origin) => {
+                let limit = u64::try_from(COMMAND_BYTES_MAX).unwrap_or(u64::MAX);
+                let what = "the request as it would lie in the log".to_owned();
+                let refusal = Refusal::TooLarge { what, got: limit + 1, limit };
+                self.finish(now, id, Err(Setback::Refused(refusal)));
+            }
+            // The node that has the asker tries again; it knows the asker's deadline.
+            (LogSetback::NotLeader | LogSetback::Unknown, Origin::Peer(..)) => {
+                self.finish(now, id, Err(Setback::NotLeader(None)));
+            }
+            (LogSetback::NotLeader | LogSetback::Unknown, Origin::Door(_) | Origin::Own(_)) => {
+                self.park(now, id);
+            }
+        }
+    }
+
+    pub(crate) fn propose_for(
+        &mut self,
+        now: Now,
+        id: u64,
+        command: impl Into<quorate_ledger::Command>,
+    ) {
+        let ticket = self.propose(now, command);
+        self.asks.bind(ticket, id);
+    }
+
+    pub(crate) fn barrier_for(&mut self, id: u64) {
+        let ticket = self.ticket();
+        self.asks.bind(ticket, id);
+        self.effects.push_back(Effect::Barrier(ticket, GroupId::SYSTEM));
+    }
+}
+
+/// Requests that any node answers from what it has.
+fn answered_anywhere(errand: &Errand) -> bool {
+    match errand {
+        Errand::NodeUp { .. } => false,
+        Errand::Door(request) => match request.as_ref() {
+            Request::Members
+            | Request::Cluster
+            | Request::NodeStatus
+            | Request::PreparePolicy { .. }
+            | Request::Take { .. } => true,
+            Request::Task(_, consistency)
+            | Request::Tasks(_, consistency)
+            | Request::Agents(_, consistency) => *consistency == Consistency::Stale,
+            Request::Submit(_)
+            | Request::Why(_)
+            | Request::Cancel(_)
+            | Request::Register(_)
+            | Request::Beat(..)
+            | Request::Deregister(..)
+            | Request::Renew(..)
+            | Request::Complete(..)
+            | Request::Fail(..)
+            | Request::Policies
+            | Request::ApplyPolicy { .. } => false,
+        },
+    }
+}
+
+fn for_door(result: Result<Done, Setback>) -> Result<quorate_types::Reply, Refusal> {
+    match result {
+        Ok(Done::Door(reply)) => Ok(*reply),
+        Ok(Done::NodeUp(_)) => unreachable!("no door asks for a life's number"),
+        Err(Setback::Refused(refusal)) => Err(refusal),
+        Err(Setback::NotLeader(_)) => Err(Refusal::Unavailable("the leader changed".to_owned())),
+    }
+}

@@ -1,0 +1,110 @@
+//! The kernel's envelopes on the lanes `Call` and `Control`: a version, then CBOR.
+
+use bytes::Bytes;
+use quorate_dispatch::Delivery;
+use quorate_types::limits::FRAME_BYTES_MAX;
+use quorate_types::view::CallSpec;
+use quorate_types::{AgentId, CallId, Incarnation, Index, NodeId, Refusal, Reply, Request, cbor};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The only version there is yet.
+const VERSION: u16 = 1;
+
+/// What one node asks another to do: what a door may ask, and what nodes ask for themselves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Errand {
+    /// On behalf of a door.
+    Door(Box<Request>),
+    /// This node began a life; number it.
+    NodeUp {
+        /// Its API.
+        api: Option<String>,
+        /// Drawn when it started.
+        boot: u64,
+    },
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Done {
+    /// To a door's request.
+    Door(Box<Reply>),
+    /// The life's number.
+    NodeUp(Incarnation),
+}
+
+/// Why there is none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Setback {
+    /// It was carried out, and refused.
+    Refused(Refusal),
+    /// Ask the leader; this is who it is, as far as known here.
+    NotLeader(Option<NodeId>),
+}
+
+/// Lane `Control`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Control {
+    /// Do this.
+    Ask { id: u64, errand: Errand, within_ms: u64 },
+    /// It is done, or not.
+    Answer { id: u64, result: Result<Done, Setback> },
+    /// To the leader: these agents of mine live; renew their leases.
+    Alive(Vec<(AgentId, Incarnation)>),
+    /// To the leader: an outside agent of mine waits for this many leases beyond those that were
+    /// committed up to an index. Replaces every earlier offer of the agent.
+    Offer { agent: AgentId, incarnation: Incarnation, open: u32, as_of: Index },
+}
+
+/// Lane `Call`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Routed {
+    /// Do this.
+    Begin {
+        call: CallId,
+        attempt: u32,
+        agent: AgentId,
+        incarnation: Incarnation,
+        within_ms: u64,
+        spec: Box<CallSpec>,
+    },
+    /// Nobody waits for it any more.
+    Abandon { call: CallId, attempt: u32 },
+    /// What became of it.
+    Said { call: CallId, attempt: u32, said: Said },
+}
+
+/// `Delivery` on the wire.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Said {
+    Chunk(Bytes),
+    Done,
+    Busy,
+    Unknown,
+    Failed(String),
+}
+
+impl From<Said> for Delivery {
+    fn from(said: Said) -> Self {
+        match said {
+            Said::Chunk(bytes) => Self::Chunk(bytes),
+            Said::Done => Self::Done,
+            Said::Busy => Self::Busy,
+            Said::Unknown => Self::Unknown,
+            Said::Failed(why) => Self::Failed(why),
+        }
+    }
+}
+
+pub(crate) fn encode<T: Serialize>(body: &T) -> Bytes {
+    cbor::encode(&(VERSION, body)).into()
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, String> {
+    match cbor::decode::<(u16, T)>(frame, FRAME_BYTES_MAX) {
+        Ok((VERSION, body)) => Ok(body),
+        Ok((other, _body)) => Err(format!("version {other} is not known here")),
+        Err(error) => Err(error.to_string()),
+    }
+}

@@ -1,0 +1,333 @@
+//! The kernel itself: its parts, and where each input goes.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_dispatch::{CallEffect, Calls, PolicyRef, PolicySource, Registry};
+use quorate_ledger::{Command, Ledger};
+use quorate_membership::Membership;
+use quorate_types::rng::Rng;
+use quorate_types::{
+    CallId, Digest, EventKind, Faults, GroupId, Index, Lane, NodeId, PolicyEpoch, Term, Time,
+    WireEvent,
+};
+
+use crate::asks::Asks;
+use crate::frame::{self, Control, Routed};
+use crate::home::Home;
+use crate::hosting::Hosting;
+use crate::io::{Effect, Input, KernelConfig, Now, Ticket};
+use crate::leading::Leading;
+use crate::swap::Swaps;
+
+/// The policy that answers before any is activated: the default of DESIGN section 6.
+pub(crate) const POLICY_DEFAULT: &str = "peak-ewma";
+
+/// Who leads the group that carries both machines, as this node knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Leadership {
+    pub(crate) leader: Option<NodeId>,
+    pub(crate) term: Term,
+}
+
+/// One node.
+pub struct Kernel {
+    pub(crate) config: KernelConfig,
+    pub(crate) rng: Rng,
+    pub(crate) view: Arc<Ledger>,
+    pub(crate) applied: Index,
+    pub(crate) leadership: Leadership,
+    pub(crate) members: Membership,
+    /// Peers that frames can be sent to.
+    pub(crate) up: BTreeSet<NodeId>,
+    pub(crate) registry: Registry,
+    pub(crate) registry_stale: bool,
+    pub(crate) calls: Calls,
+    pub(crate) asks: Asks,
+    pub(crate) home: Home,
+    pub(crate) hosting: Hosting,
+    /// Present while this node leads.
+    pub(crate) leading: Option<Leading>,
+    pub(crate) policy: PolicyRef,
+    pub(crate) swaps: Swaps,
+    pub(crate) source: Box<dyn PolicySource>,
+    pub(crate) effects: VecDeque<Effect>,
+    next_ticket: u64,
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kernel")
+            .field("node", &self.config.node)
+            .field("applied", &self.applied)
+            .field("leader", &self.leadership.leader)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Kernel {
+    /// A node that begins a life. Its first inputs come from the log and the wire.
+    pub fn new(config: KernelConfig, source: Box<dyn PolicySource>, now: Now) -> Self {
+        let mut rng = Rng::new(config.seed);
+        let policy = PolicyRef {
+            name: POLICY_DEFAULT.to_owned(),
+            digest: Digest::default(),
+            epoch: PolicyEpoch(0),
+            config: Vec::new(),
+        };
+        let members = crate::presence::membership(&config, now, rng.next_u64());
+        let mut kernel = Self {
+            calls: Calls::new(policy.clone(), rng.next_u64()),
+            home: Home::new(&config),
+            hosting: Hosting::default(),
+            rng,
+            view: Arc::new(Ledger::new(&Faults::none())),
+            applied: Index(0),
+            leadership: Leadership::default(),
+            members,
+            up: BTreeSet::new(),
+            registry: Registry::default(),
+            registry_stale: true,
+            asks: Asks::default(),
+            leading: None,
+            policy,
+            swaps: Swaps::default(),
+            source,
+            effects: VecDeque::new(),
+            next_ticket: 0,
+            config,
+        };
+        kernel.announce(now);
+        kernel
+    }
+
+    /// Takes one input.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Ask { id, request, within } => self.ask_from_door(now, id, request, within),
+            Input::Forget(id) => self.forget_door(id),
+            Input::Call { id, spec } => {
+                self.refresh_registry(now);
+                self.calls.start(now.mono, id, *spec, &self.registry, self.source.as_ref());
+            }
+            Input::CancelCall(id) => self.calls.cancel(now.mono, id),
+            Input::Wire(event) => self.from_wire(now, event),
+            Input::Applied { group, index, events, view } => {
+                self.applied(now, group, index, &events, view);
+            }
+            Input::Leadership { group, leader, term } => {
+                debug_assert_eq!(group, GroupId::SYSTEM, "one group carries both machines");
+                self.set_leadership(now, Leadership { leader, term });
+            }
+            Input::Proposed(ticket, result) => self.proposed(now, ticket, result),
+            Input::Barrier(ticket, result) => self.barrier_passed(now, ticket, result),
+            Input::WorkEnded(work, result) => self.work_ended(now, work, result),
+            Input::Prepared(ticket, digest, result) => self.prepared(now, ticket, digest, result),
+        }
+    }
+
+    /// Does what is due, after the inputs of a step.
+    pub fn settle(&mut self, now: Now) {
+        self.refresh_registry(now);
+        self.calls.tick(now.mono, &self.registry, self.source.as_ref());
+        self.settle_asks(now);
+        self.settle_home(now);
+        self.settle_leading(now);
+        self.settle_presence(now);
+        self.drain_calls(now);
+    }
+
+    /// What must be done, until none.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When `settle` is due even if nothing arrives.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        [
+            self.calls.poll_timeout(),
+            self.asks.poll_timeout(),
+            self.home.poll_timeout(),
+            self.leading.as_ref().and_then(Leading::poll_timeout),
+            self.members.poll_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// The state that this node has applied.
+    pub fn view(&self) -> &Arc<Ledger> {
+        &self.view
+    }
+
+    /// Whether requests can be served: a leader is known and this node has a numbered life.
+    pub fn ready(&self) -> Result<(), String> {
+        if self.leadership.leader.is_none() {
+            return Err("no leader is known".to_owned());
+        }
+        if self.home.incarnation.is_none() {
+            return Err("this node's life has not been numbered by the log yet".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Numbers for `/metrics`: (name, value), monotonic where the name ends in `_total`.
+    pub fn counters(&self) -> Vec<(&'static str, u64)> {
+        let leading = self.leading.as_ref();
+        vec![
+            ("quorate_calls_total", self.calls.begun),
+            ("quorate_call_retries_total", self.calls.retried),
+            ("quorate_calls_in_flight", u64::try_from(self.calls.in_flight()).unwrap_or(u64::MAX)),
+            ("quorate_raft_term", self.leadership.term.0),
+            ("quorate_raft_applied_index", self.applied.0),
+            ("quorate_raft_is_leader", u64::from(leading.is_some())),
+            ("quorate_assignments_total", leading.map_or(0, |leading| leading.assigned)),
+            ("quorate_policy_epoch", self.policy.epoch.0),
+        ]
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        self.leadership.leader == Some(self.config.node)
+    }
+
+    pub(crate) fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket)
+    }
+
+    pub(crate) fn propose(&mut self, now: Now, command: impl Into<Command>) -> Ticket {
+        let ticket = self.ticket();
+        let entry: Bytes = command.into().encode(now.wall);
+        self.effects.push_back(Effect::Propose(ticket, GroupId::SYSTEM, entry));
+        ticket
+    }
+
+    pub(crate) fn send_control(&mut self, to: NodeId, frame: &Control) {
+        self.effects.push_back(Effect::Send(to, Lane::Control, frame::encode(frame)));
+    }
+
+    pub(crate) fn send_routed(&mut self, to: NodeId, frame: &Routed) {
+        self.effects.push_back(Effect::Send(to, Lane::Call, frame::encode(frame)));
+    }
+
+    fn applied(
+        &mut self,
+        now: Now,
+        group: GroupId,
+        index: Index,
+        events: &[EventKind],
+        view: Arc<Ledger>,
+    ) {
+        debug_assert_eq!(group, GroupId::SYSTEM, "one group carries both machines");
+        assert!(index >= self.applied, "entries are applied in order");
+        self.view = view;
+        self.applied = index;
+        let agents_changed = events
+            .iter()
+            .any(|event| matches!(event, EventKind::AgentUp { .. } | EventKind::AgentDown { .. }));
+        self.registry_stale |= agents_changed;
+        self.follow_policy(now);
+        self.observe_as_leader(now, index, events);
+        self.reconcile_home(now);
+    }
+
+    fn set_leadership(&mut self, now: Now, leadership: Leadership) {
+        if self.leadership == leadership {
+            return;
+        }
+        let led = self.leads();
+        self.leadership = leadership;
+        if self.leads() && !led {
+            self.begin_leading(now);
+        } else if led && !self.leads() {
+            self.end_leading();
+        }
+        self.redirect_asks(now);
+        self.home.tell_leader_again();
+    }
+
+    fn from_wire(&mut self, now: Now, event: WireEvent) {
+        match event {
+            WireEvent::PeerUp(peer) => self.peer_up(now, peer),
+            WireEvent::PeerGone(peer, how) => self.peer_gone(now, peer, how),
+            WireEvent::Frame { from, lane, frame } => match lane {
+                Lane::Gossip => self.gossip_frame(now, from, &frame),
+                Lane::Control => match frame::decode(&frame) {
+                    Ok(control) => self.control(now, from, control),
+                    Err(error) => tracing::warn!(%from, error, "a control frame cannot be read"),
+                },
+                Lane::Call => match frame::decode(&frame) {
+                    Ok(routed) => self.routed(now, from, routed),
+                    Err(error) => tracing::warn!(%from, error, "a call frame cannot be read"),
+                },
+                Lane::Append | Lane::Vote | Lane::Snapshot | Lane::Blob => {
+                    unreachable!("frames of {lane:?} go to the raft and blob rooms")
+                }
+            },
+        }
+    }
+
+    fn control(&mut self, now: Now, from: NodeId, frame: Control) {
+        match frame {
+            Control::Ask { id, errand, within_ms } => {
+                self.ask_from_peer(now, from, id, errand, within_ms);
+            }
+            Control::Answer { id, result } => self.answer_from_peer(now, from, id, result),
+            Control::Alive(agents) => self.renew_agents(now, &agents),
+            Control::Offer { agent, incarnation, open, as_of } => {
+                self.take_offer(now, from, agent, incarnation, open, as_of);
+            }
+        }
+    }
+
+    fn routed(&mut self, now: Now, from: NodeId, frame: Routed) {
+        match frame {
+            Routed::Begin { call, attempt, agent, incarnation, within_ms: _, spec } => {
+                self.host_call(now, from, (call, attempt), (agent, incarnation), *spec);
+            }
+            Routed::Abandon { call, attempt } => self.drop_hosted(from, call, attempt),
+            Routed::Said { call, attempt, said } => {
+                self.deliver_call(now, call, attempt, said.into());
+            }
+        }
+    }
+
+    pub(crate) fn deliver_call(
+        &mut self,
+        now: Now,
+        call: CallId,
+        attempt: u32,
+        said: quorate_dispatch::Delivery,
+    ) {
+        let (registry, source) = (&self.registry, self.source.as_ref());
+        self.calls.deliver(now.mono, call, attempt, said, registry, source);
+    }
+
+    fn drain_calls(&mut self, now: Now) {
+        while let Some(effect) = self.calls.poll_effect() {
+            match effect {
+                CallEffect::Tell { call, event } => {
+                    self.effects.push_back(Effect::Tell(call, event))
+                }
+                CallEffect::Abandon { call, attempt, node } if node == self.config.node => {
+                    self.drop_hosted(node, call, attempt);
+                }
+                CallEffect::Abandon { call, attempt, node } => {
+                    self.send_routed(node, &Routed::Abandon { call, attempt });
+                }
+                CallEffect::Dispatch { call, attempt, agent, incarnation, node, within, spec } => {
+                    if node == self.config.node {
+                        self.host_call(now, node, (call, attempt), (agent, incarnation), *spec);
+                    } else {
+                        let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
+                        let begin =
+                            Routed::Begin { call, attempt, agent, incarnation, within_ms, spec };
+                        self.send_routed(node, &begin);
+                    }
+                }
+            }
+        }
+    }
+}

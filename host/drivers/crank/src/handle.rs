@@ -1,0 +1,271 @@
+//! The node as its doors see it: a `Door` over the kernel's mailbox.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft_rt::{AsyncRuntime, Oneshot, OneshotSender};
+use quorate_kernel::AskId;
+use quorate_kernel::io::Input;
+use quorate_ledger::Ledger;
+use quorate_types::door::{Borrowed, Pending, Source};
+use quorate_types::view::{CallEvent, CallSpec};
+use quorate_types::{CallId, Digest, Disk, Door, Event, Index, Refusal, Reply, Request, Wire};
+
+use crate::crank::{Parts, STOP_WITHIN};
+use crate::queue::Queue;
+
+type Answer = Result<Reply, Refusal>;
+type AnswerSender<RT> = <<RT as AsyncRuntime>::Oneshot as Oneshot>::Sender<Answer>;
+type CallItem = Result<CallEvent, Refusal>;
+
+/// Parts of one reply that wait for a slow caller: 64 chunks of 1 MiB, the largest reply.
+const CALL_EVENTS_MAX: usize = 66;
+
+/// Who waits at the door for the kernel's word.
+pub(crate) struct Waiting<RT: AsyncRuntime> {
+    asks: BTreeMap<AskId, AnswerSender<RT>>,
+    calls: BTreeMap<CallId, Queue<CallItem>>,
+    next: u64,
+    ended: bool,
+    ready: Result<(), String>,
+    counters: Vec<(&'static str, u64)>,
+}
+
+impl<RT: AsyncRuntime> Default for Waiting<RT> {
+    fn default() -> Self {
+        Self {
+            asks: BTreeMap::new(),
+            calls: BTreeMap::new(),
+            next: 0,
+            ended: false,
+            ready: Err("the node is starting".to_owned()),
+            counters: Vec::new(),
+        }
+    }
+}
+
+impl<RT: AsyncRuntime> Waiting<RT> {
+    pub(crate) fn answer(&mut self, id: AskId, result: Answer) {
+        if let Some(sender) = self.asks.remove(&id) {
+            // The asker may have gone in this very moment.
+            drop(sender.send(result));
+        }
+    }
+
+    pub(crate) fn tell(&mut self, id: CallId, event: CallItem) {
+        let last = !matches!(event, Ok(CallEvent::Chunk(_)));
+        let Some(queue) = self.calls.get(&id) else { return };
+        if queue.push(event).is_err() {
+            queue.push_always(Err(Refusal::Timeout("the caller reads too slowly".to_owned())));
+        }
+        if last {
+            queue.close();
+            self.calls.remove(&id);
+        }
+    }
+
+    pub(crate) fn publish(
+        &mut self,
+        ready: Result<(), String>,
+        counters: Vec<(&'static str, u64)>,
+    ) {
+        self.ready = ready;
+        self.counters = counters;
+    }
+
+    /// The node stops: everybody is told.
+    pub(crate) fn end(&mut self) {
+        let stopped = || Refusal::Unavailable("this node is stopping".to_owned());
+        self.ended = true;
+        self.ready = Err("the node is stopping".to_owned());
+        for (_id, sender) in std::mem::take(&mut self.asks) {
+            drop(sender.send(Err(stopped())));
+        }
+        for (_id, queue) in std::mem::take(&mut self.calls) {
+            queue.push_always(Err(stopped()));
+            queue.close();
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+}
+
+/// A running node. Clones share it; `stop` ends it.
+pub struct Handle<RT: AsyncRuntime, D: Disk, W: Wire> {
+    parts: Parts<RT, D, W>,
+    waiting: Arc<Mutex<Waiting<RT>>>,
+}
+
+impl<RT: AsyncRuntime, D: Disk, W: Wire> Clone for Handle<RT, D, W> {
+    fn clone(&self) -> Self {
+        Self { parts: self.parts.clone(), waiting: Arc::clone(&self.waiting) }
+    }
+}
+
+impl<RT: AsyncRuntime, D: Disk, W: Wire> std::fmt::Debug for Handle<RT, D, W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("mailbox", &self.parts.mailbox).finish_non_exhaustive()
+    }
+}
+
+impl<RT: AsyncRuntime, D: Disk, W: Wire> Handle<RT, D, W> {
+    pub(crate) fn new(parts: Parts<RT, D, W>, waiting: Arc<Mutex<Waiting<RT>>>) -> Self {
+        Self { parts, waiting }
+    }
+
+    /// The state this node has applied.
+    pub fn view(&self) -> Arc<Ledger> {
+        self.parts.raft.view()
+    }
+
+    /// The log.
+    pub fn raft(&self) -> &quorate_raft::Raft<RT, D> {
+        &self.parts.raft
+    }
+
+    /// Content.
+    pub fn blobs(&self) -> &crate::BlobExchange<RT, D, W> {
+        &self.parts.blobs
+    }
+
+    /// Why the log has stopped for good, if it has.
+    pub fn failure(&self) -> Option<String> {
+        self.parts.mailbox.failure().map(str::to_owned)
+    }
+
+    /// Ends the node in order: whoever waits is told, the log is closed.
+    pub async fn stop(&self) {
+        self.parts.mailbox.inputs.close();
+        if RT::timeout(STOP_WITHIN, self.parts.raft.shutdown()).await.is_err() {
+            tracing::warn!("the log did not close in time");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting<RT>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells the kernel when the asker goes away before its answer.
+struct Asker<RT: AsyncRuntime, D: Disk, W: Wire> {
+    handle: Handle<RT, D, W>,
+    id: AskId,
+}
+
+impl<RT: AsyncRuntime, D: Disk, W: Wire> Drop for Asker<RT, D, W> {
+    fn drop(&mut self) {
+        if self.handle.lock().asks.remove(&self.id).is_some() {
+            self.handle.parts.mailbox.inputs.push_always(Input::Forget(self.id));
+        }
+    }
+}
+
+impl<RT: AsyncRuntime, D: Disk, W: Wire> Door for Handle<RT, D, W> {
+    fn ask(&self, request: Request, deadline_ms: u64) -> Pending<Answer> {
+        let handle = self.clone();
+        Box::pin(async move {
+            let (sender, receiver) = <RT::Oneshot as Oneshot>::channel();
+            let id = {
+                let mut waiting = handle.lock();
+                if waiting.ended {
+                    return Err(Refusal::Unavailable("this node is stopping".to_owned()));
+                }
+                let id = AskId(waiting.number());
+                waiting.asks.insert(id, sender);
+                id
+            };
+            let asker = Asker { handle, id };
+            let within = Duration::from_millis(deadline_ms);
+            let input = Input::Ask { id, request, within };
+            if asker.handle.parts.mailbox.inputs.push(input).is_err() {
+                let what = "the node's mailbox".to_owned();
+                return Err(Refusal::Busy { what, retry_after_ms: 50 });
+            }
+            receiver.await.unwrap_or_else(|_stopped| {
+                Err(Refusal::Unavailable("this node is stopping".to_owned()))
+            })
+        })
+    }
+
+    fn call(&self, call: CallSpec) -> Box<dyn Source<CallItem>> {
+        let queue = Queue::new(CALL_EVENTS_MAX);
+        let id = {
+            let mut waiting = self.lock();
+            let id = CallId(waiting.number());
+            if waiting.ended {
+                queue.push_always(Err(Refusal::Unavailable("this node is stopping".to_owned())));
+                queue.close();
+            } else {
+                waiting.calls.insert(id, queue.clone());
+            }
+            id
+        };
+        let input = Input::Call { id, spec: Box::new(call) };
+        if self.parts.mailbox.inputs.push(input).is_err() {
+            self.lock().calls.remove(&id);
+            let what = "the node's mailbox".to_owned();
+            queue.push_always(Err(Refusal::Busy { what, retry_after_ms: 50 }));
+            queue.close();
+        }
+        Box::new(Caller { handle: self.clone(), id, queue })
+    }
+
+    fn put_blob(&self, content: Bytes) -> Pending<Result<Digest, Refusal>> {
+        let blobs = self.parts.blobs.clone();
+        Box::pin(async move { blobs.put(content).await })
+    }
+
+    fn get_blob(&self, digest: Digest) -> Pending<Result<Bytes, Refusal>> {
+        let blobs = self.parts.blobs.clone();
+        Box::pin(async move { blobs.get(digest).await })
+    }
+
+    fn events(&self, after: Option<(Index, u32)>) -> Box<dyn Source<Result<Event, Refusal>>> {
+        Box::new(self.parts.mailbox.events.watch(after))
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        match self.failure() {
+            Some(why) => Err(why),
+            None => self.lock().ready.clone(),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = String::new();
+        for (name, value) in &self.lock().counters {
+            let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+            // Writing to a string does not fail.
+            let written = writeln!(text, "# TYPE {name} {kind}\n{name} {value}");
+            debug_assert!(written.is_ok());
+        }
+        text
+    }
+}
+
+/// A caller's end of a call.
+struct Caller<RT: AsyncRuntime, D: Disk, W: Wire> {
+    handle: Handle<RT, D, W>,
+    id: CallId,
+    queue: Queue<CallItem>,
+}
+
+impl<RT: AsyncRuntime, D: Disk, W: Wire> Source<CallItem> for Caller<RT, D, W> {
+    fn next(&mut self) -> Borrowed<'_, Option<CallItem>> {
+        Box::pin(self.queue.pop())
+    }
+}
+
+impl<RT: AsyncRuntime, D: Disk, W: Wire> Drop for Caller<RT, D, W> {
+    fn drop(&mut self) {
+        if self.handle.lock().calls.remove(&self.id).is_some() {
+            self.handle.parts.mailbox.inputs.push_always(Input::CancelCall(self.id));
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Where things that arrive go.
+
+use std::sync::{Arc, OnceLock};
+
+use openraft_rt::AsyncRuntime;
+use quorate_kernel::io::Input;
+use quorate_ledger::Ledger;
+use quorate_raft::{Observer, Raft};
+use quorate_types::{Disk, EventKind, GroupId, Inbox, Index, Lane, NodeId, Term, Wire, WireEvent};
+
+use crate::blobs::BlobExchange;
+use crate::events::EventLog;
+use crate::queue::Queue;
+
+/// Inputs that wait for the kernel. A frame is small or bounded by its lane; 65,536 of 1 KiB are
+/// 64 MiB. Beyond it frames are lost, which whoever sent them expects of a wire.
+const INPUTS_MAX: usize = 65_536;
+
+/// The kernel's inputs, and the log's word to watchers.
+#[derive(Clone, Debug)]
+pub struct Mailbox {
+    pub(crate) inputs: Queue<Input>,
+    pub(crate) events: EventLog,
+    failed: Arc<OnceLock<String>>,
+}
+
+impl Default for Mailbox {
+    fn default() -> Self {
+        Self {
+            inputs: Queue::new(INPUTS_MAX),
+            events: EventLog::default(),
+            failed: Arc::new(OnceLock::new()),
+        }
+    }
+}
+
+impl Mailbox {
+    /// Why this node's log has stopped for good, if it has.
+    pub fn failure(&self) -> Option<&str> {
+        self.failed.get().map(String::as_str)
+    }
+}
+
+impl Observer for Mailbox {
+    fn applied(&self, group: GroupId, index: Index, events: &[EventKind], view: &Arc<Ledger>) {
+        self.events.append(index, events);
+        // Bounded by what the raft room has under way: it must not be lost.
+        self.inputs.push_always(Input::Applied {
+            group,
+            index,
+            events: events.to_vec(),
+            view: Arc::clone(view),
+        });
+    }
+
+    fn restored(&self, group: GroupId, index: Index, view: &Arc<Ledger>) {
+        self.events.skip_to(index);
+        let view = Arc::clone(view);
+        self.inputs.push_always(Input::Applied { group, index, events: Vec::new(), view });
+    }
+
+    fn leadership(&self, group: GroupId, leader: Option<NodeId>, term: Term) {
+        self.inputs.push_always(Input::Leadership { group, leader, term });
+    }
+
+    fn failed(&self, group: GroupId, reason: String) {
+        tracing::error!(%group, reason, "the log has stopped; this node stops");
+        if self.failed.set(reason).is_ok() {
+            self.inputs.close();
+        }
+    }
+}
+
+/// Sorts what the wire brings. Made before the wire; the raft room and the blob
+/// exchange, which need the wire, are put in afterwards. Clones share it.
+pub struct Post<RT: AsyncRuntime, D: Disk, W: Wire>(Arc<Rooms<RT, D, W>>);
+
+struct Rooms<RT: AsyncRuntime, D: Disk, W: Wire> {
+    mailbox: Mailbox,
+    raft: OnceLock<Raft<RT, D>>,
+    blobs: OnceLock<BlobExchange<RT, D, W>>,
+}
+
+impl<RT: AsyncRuntime, D: Disk, W: Wire> Clone for Post<RT, D, W> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<RT: AsyncRuntime, D: Disk, W: Wire> std::fmt::Debug for Post<RT, D, W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Post").field("mailbox", &self.0.mailbox).finish_non_exhaustive()
+    }
+}
+
+impl<RT: AsyncRuntime, D: Disk, W: Wire> Post<RT, D, W> {
+    /// Sorts into this mailbox, and into rooms that are yet to come.
+    pub fn new(mailbox: Mailbox) -> Self {
+        Self(Arc::new(Rooms { mailbox, raft: OnceLock::new(), blobs: OnceLock::new() }))
+    }
+
+    /// The rooms are there.
+    pub fn open(&self, raft: Raft<RT, D>, blobs: BlobExchange<RT, D, W>) {
+        let fresh = self.0.raft.set(raft).is_ok() && self.0.blobs.set(blobs).is_ok();
+        assert!(fresh, "a post is opened once");
+    }
+}
+
+impl<RT: AsyncRuntime, D: Disk, W: Wire> Inbox for Post<RT, D, W> {
+    async fn deliver(&self, event: WireEvent) {
+        let rooms = &self.0;
+        match event {
+            WireEvent::Frame { from, lane, frame } => match lane {
+                Lane::Append | Lane::Vote | Lane::Snapshot => {
+                    if let Some(raft) = rooms.raft.get() {
+                        raft.deliver(from, lane, frame).await;
+                    }
+                }
+                Lane::Blob => {
+                    if let Some(blobs) = rooms.blobs.get() {
+                        blobs.deliver(from, &frame);
+                    }
+                }
+                Lane::Gossip | Lane::Call | Lane::Control => {
+                    let event = WireEvent::Frame { from, lane, frame };
+                    if rooms.mailbox.inputs.push(Input::Wire(event)).is_err() {
+                        tracing::warn!(%from, ?lane, "the kernel's mailbox is full; a frame is lost");
+                    }
+                }
+            },
+            WireEvent::PeerUp(peer) => {
+                if let Some(blobs) = rooms.blobs.get() {
+                    blobs.peer_up(peer);
+                }
+                rooms.mailbox.inputs.push_always(Input::Wire(WireEvent::PeerUp(peer)));
+            }
+            WireEvent::PeerGone(peer, how) => {
+                if let (Some(raft), Some(blobs)) = (rooms.raft.get(), rooms.blobs.get()) {
+                    raft.peer_gone(peer, how);
+                    blobs.peer_gone(peer);
+                }
+                rooms.mailbox.inputs.push_always(Input::Wire(WireEvent::PeerGone(peer, how)));
+            }
+        }
+    }
+}
