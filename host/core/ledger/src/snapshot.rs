@@ -73,6 +73,11 @@ impl Ledger {
     /// # Errors
     /// When the bytes are not a snapshot of this version, or do not have the digest they state.
     pub fn restore(snapshot: &[u8], faults: &Faults) -> Result<Self, RestoreError> {
+        Self::restore_into(Self::new(faults), snapshot)
+    }
+
+    /// Fills an empty ledger.
+    pub(crate) fn restore_into(empty: Self, snapshot: &[u8]) -> Result<Self, RestoreError> {
         let short = || RestoreError::Short(snapshot.len());
         let (header, mut rest) = snapshot.split_first_chunk::<HEADER_BYTES>().ok_or_else(short)?;
         let [k0, k1, v0, v1, stated @ ..] = *header;
@@ -80,7 +85,7 @@ impl Ledger {
         if (kind, version) != (KIND, VERSION) {
             return Err(RestoreError::Unknown { kind, version });
         }
-        let ledger = Self::read(&mut rest, faults)?;
+        let ledger = empty.filled(&mut rest)?;
         if !rest.is_empty() {
             return Err(RestoreError::Body(format!("{} bytes follow the last record", rest.len())));
         }
@@ -90,9 +95,9 @@ impl Ledger {
         Ok(ledger)
     }
 
-    fn read(rest: &mut &[u8], faults: &Faults) -> Result<Self, RestoreError> {
+    fn filled(self, rest: &mut &[u8]) -> Result<Self, RestoreError> {
         let head: Head = read(rest)?;
-        let mut ledger = Self::new(faults);
+        let mut ledger = self;
         ledger.index = head.index;
         ledger.advance(head.time);
         ledger.system.restore_counters(head.system);

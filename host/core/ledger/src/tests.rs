@@ -3,5 +3,7 @@
 mod delivery;
 mod entries;
 mod fixture;
+mod histories;
+mod oracle;
 mod registry;
 mod time;

@@ -16,9 +16,9 @@ use crate::record::{Nonce, Task};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Queue {
     /// May be leased now, in this order.
-    pub(super) ready: OrdSet<(Reverse<u8>, TaskId)>,
+    pub(crate) ready: OrdSet<(Reverse<u8>, TaskId)>,
     /// May be leased from some time on.
-    pub(super) waiting: OrdSet<(Time, Reverse<u8>, TaskId)>,
+    pub(crate) waiting: OrdSet<(Time, Reverse<u8>, TaskId)>,
 }
 
 impl Queue {
@@ -86,7 +86,7 @@ pub(crate) struct Places {
     /// Tasks that time alone will end.
     pub(super) due: OrdSet<(Time, TaskId)>,
     /// Finished tasks, by when they may be forgotten.
-    pub(super) expires: OrdSet<(Time, TaskId)>,
+    pub(crate) expires: OrdSet<(Time, TaskId)>,
     /// Leased tasks, by agent.
     pub(crate) leases: OrdMap<AgentId, OrdSet<TaskId>>,
     /// By namespace and state.
