@@ -1,0 +1,60 @@
+//! openraft's conformance suite on our log and state machine.
+
+use std::sync::Arc;
+
+use openraft::StorageError;
+use openraft::testing::log::{StoreBuilder, Suite};
+use openraft_rt::AsyncRuntime;
+use openraft_rt_sim::SimRuntime;
+use openraft_rt_tokio::TokioRuntime;
+use quorate_ledger::Ledger;
+use quorate_storage::{DirectoryId, Log, LogOptions, MemoryDisk, Snapshots};
+use quorate_types::{EventKind, Faults, GroupId, Index, NodeId, Term};
+
+use super::cluster::GROUP;
+use crate::log::LogStore;
+use crate::machine::Machine;
+use crate::observer::Observer;
+use crate::state_machine::{Shelf, StateMachine};
+use crate::types::Tc;
+
+struct Deaf;
+
+impl Observer for Deaf {
+    fn applied(&self, _: GroupId, _: Index, _: &[EventKind], _: &Arc<Ledger>) {}
+    fn leadership(&self, _: GroupId, _: Option<NodeId>, _: Term) {}
+    fn failed(&self, _: GroupId, _: String) {}
+}
+
+struct Fresh;
+
+impl<RT: AsyncRuntime> StoreBuilder<Tc<RT>, LogStore<RT, MemoryDisk>, StateMachine<RT, MemoryDisk>>
+    for Fresh
+{
+    async fn build(
+        &self,
+    ) -> Result<((), LogStore<RT, MemoryDisk>, StateMachine<RT, MemoryDisk>), StorageError<Tc<RT>>>
+    {
+        let (disk, faults) = (MemoryDisk::new(), Faults::none());
+        let options = LogOptions::new(DirectoryId([1; 16]));
+        let (log, _recovered) = Log::open(disk.clone(), options, &faults).await.unwrap();
+        let snapshots = Snapshots::open(disk).await.unwrap();
+        let machine = Arc::new(Machine::new(GROUP, faults, Arc::new(Deaf)));
+        let shelf = Arc::new(Shelf::new(GROUP, snapshots));
+        Ok(((), LogStore::new(log, GROUP), StateMachine::new(machine, shelf)))
+    }
+}
+
+async fn conforms<RT: AsyncRuntime>() {
+    Suite::<Tc<RT>, _, _, _, _>::test_all(Fresh).await.unwrap();
+}
+
+#[test]
+fn log_and_state_machine_conform_on_tokio() {
+    TokioRuntime::new(2).block_on(conforms::<TokioRuntime>());
+}
+
+#[test]
+fn log_and_state_machine_conform_under_a_seed() {
+    SimRuntime::with_seed(1).block_on(conforms::<SimRuntime>());
+}
