@@ -269,3 +269,6 @@ fn discard(path: &Path) {
         tracing::warn!(%error, path = %path.display(), "a cached component could not be removed");
     }
 }
+
+#[cfg(test)]
+mod tests;

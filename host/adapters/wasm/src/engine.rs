@@ -7,6 +7,7 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConf
 
 use crate::admit::{AdmitError, HostError};
 use crate::limits::{AgentLimits, PolicyLimits, ShapeLimits, Slice};
+use crate::outline::Needs;
 use crate::ticker::Ticker;
 use crate::trap::reason;
 
@@ -19,16 +20,17 @@ const FIBER_BYTES: usize = 1 << 20;
 /// Room for wasmtime's own records of one instance, bytes (its default).
 const INSTANCE_RECORD_BYTES: usize = 1 << 20;
 
-/// Size of a WebAssembly page, bytes.
-const PAGE_BYTES: u64 = 64 << 10;
-
 /// How often a policy engine ticks. A policy is cut by fuel; the tick only serves the net.
 pub(crate) const POLICY_TICK: Duration = Duration::from_millis(10);
 
 /// Makes the engine for policies.
 pub(crate) fn policy(limits: &PolicyLimits) -> Result<Engine, HostError> {
     let mut config = common(&limits.shape);
-    config.consume_fuel(true).epoch_interruption(limits.net.is_some());
+    // A failed policy is replaced, not debugged, within the step: no walk over its stack.
+    config
+        .consume_fuel(true)
+        .epoch_interruption(limits.net.is_some())
+        .wasm_backtrace_max_frames(None);
     make(&config, &limits.shape)
 }
 
@@ -103,22 +105,15 @@ fn pool(shape: &ShapeLimits) -> PoolingAllocationConfig {
     pool
 }
 
-/// Compares what a component needs with what each instance of the pool is given.
+/// Compares what a component needs, now that its instances are counted, with what
+/// each instance of the pool is given.
 pub(crate) fn check_needs(component: &Component, shape: &ShapeLimits) -> Result<(), AdmitError> {
-    let needs = component.resources_required().ok_or(AdmitError::NeedsUnknown)?;
-    let memory_pages = u64::try_from(shape.memory_bytes_max).unwrap_or(u64::MAX) / PAGE_BYTES;
-    let figures = [
-        ("linear memories", u64::from(needs.num_memories), u64::from(shape.memories_max)),
-        ("pages of 64 KiB to begin with", needs.max_initial_memory_size.unwrap_or(0), memory_pages),
-        ("tables", u64::from(needs.num_tables), u64::from(shape.tables_max)),
-        (
-            "table elements to begin with",
-            needs.max_initial_table_size.unwrap_or(0),
-            u64::from(shape.table_elements_max),
-        ),
-    ];
-    match figures.into_iter().find(|(_what, needs, has)| needs > has) {
-        Some((what, needs, has)) => Err(AdmitError::NeedsTooMuch { what, needs, has }),
-        None => Ok(()),
-    }
+    let required = component.resources_required().ok_or(AdmitError::NeedsUnknown)?;
+    let needs = Needs {
+        memories: u64::from(required.num_memories),
+        memory_pages: required.max_initial_memory_size.unwrap_or(0),
+        tables: u64::from(required.num_tables),
+        table_elements: required.max_initial_table_size.unwrap_or(0),
+    };
+    needs.check(shape)
 }

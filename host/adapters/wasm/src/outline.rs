@@ -9,6 +9,9 @@ use wasmparser::{Encoding, Parser, Payload};
 use crate::admit::AdmitError;
 use crate::limits::ShapeLimits;
 
+/// Size of a WebAssembly page, bytes.
+const PAGE_BYTES: u64 = 64 << 10;
+
 /// A component's outline.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outline {
@@ -18,6 +21,10 @@ pub struct Outline {
     pub exports: Vec<String>,
     /// Size of each core function body in it and in all it contains, bytes.
     pub bodies: Vec<usize>,
+    /// First size of each linear memory that it or what it contains defines, pages.
+    pub memories: Vec<u64>,
+    /// First size of each table that it or what it contains defines, elements.
+    pub tables: Vec<u64>,
 }
 
 impl Outline {
@@ -40,6 +47,18 @@ impl Outline {
                 }
                 Payload::End(_) => depth = depth.saturating_sub(1),
                 Payload::CodeSectionEntry(body) => outline.bodies.push(body.range().len()),
+                Payload::MemorySection(section) => {
+                    for memory in section {
+                        let memory = memory.map_err(|source| not_component(&source))?;
+                        outline.memories.push(memory.initial);
+                    }
+                }
+                Payload::TableSection(section) => {
+                    for table in section {
+                        let table = table.map_err(|source| not_component(&source))?;
+                        outline.tables.push(table.ty.initial);
+                    }
+                }
                 Payload::ComponentImportSection(section) if depth == 1 => {
                     for import in section {
                         let import = import.map_err(|source| not_component(&source))?;
@@ -74,9 +93,22 @@ impl Outline {
         }
         let outline = Self::read(bytes)?;
         let limit = limits.function_bytes_max;
-        match (0..).zip(&outline.bodies).find(|(_index, size)| **size > limit) {
-            Some((index, &got)) => Err(AdmitError::FunctionTooLarge { index, got, limit }),
-            None => Ok(outline),
+        if let Some((index, &got)) = (0..).zip(&outline.bodies).find(|(_, size)| **size > limit) {
+            return Err(AdmitError::FunctionTooLarge { index, got, limit });
+        }
+        outline.needs().check(limits)?;
+        Ok(outline)
+    }
+
+    /// What it needs if each module in it is instantiated once.
+    fn needs(&self) -> Needs {
+        let largest = |sizes: &[u64]| sizes.iter().copied().max().unwrap_or(0);
+        let number = |sizes: &[u64]| u64::try_from(sizes.len()).unwrap_or(u64::MAX);
+        Needs {
+            memories: number(&self.memories),
+            memory_pages: largest(&self.memories),
+            tables: number(&self.tables),
+            table_elements: largest(&self.tables),
         }
     }
 
@@ -97,6 +129,38 @@ impl Outline {
             format!("`{}`", self.exports.join("`, `"))
         };
         Err(AdmitError::LacksWorld { export, world, found })
+    }
+}
+
+/// What one instance takes from its pool.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Needs {
+    pub(crate) memories: u64,
+    /// The largest memory's first size.
+    pub(crate) memory_pages: u64,
+    pub(crate) tables: u64,
+    /// The largest table's first size.
+    pub(crate) table_elements: u64,
+}
+
+impl Needs {
+    /// Compares with what each instance of the pool is given.
+    pub(crate) fn check(self, limits: &ShapeLimits) -> Result<(), AdmitError> {
+        let memory_pages = u64::try_from(limits.memory_bytes_max).unwrap_or(u64::MAX) / PAGE_BYTES;
+        let figures = [
+            ("linear memories", self.memories, u64::from(limits.memories_max)),
+            ("pages of 64 KiB to begin with", self.memory_pages, memory_pages),
+            ("tables", self.tables, u64::from(limits.tables_max)),
+            (
+                "table elements to begin with",
+                self.table_elements,
+                u64::from(limits.table_elements_max),
+            ),
+        ];
+        match figures.into_iter().find(|(_what, needs, has)| needs > has) {
+            Some((what, needs, has)) => Err(AdmitError::NeedsTooMuch { what, needs, has }),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! How a guest's run ended badly, in words.
 
-use wasmtime::Trap;
+use wasmtime::{Trap, WasmBacktrace};
 
 /// Longest reason that is kept, bytes; a guest chooses part of the text.
 const REASON_BYTES_MAX: usize = 512;
@@ -19,6 +19,10 @@ impl Cut {
         match error.downcast_ref::<Trap>() {
             Some(&(Trap::OutOfFuel | Trap::Interrupt)) => Self::OverBudget,
             Some(trap) => Self::Trap(trap.to_string()),
+            // The error came out of a host function: the guest's frames are context, not cause.
+            None if error.downcast_ref::<WasmBacktrace>().is_some() => {
+                Self::Trap(clipped(error.root_cause().to_string()))
+            }
             None => Self::Trap(reason(error)),
         }
     }
@@ -35,7 +39,10 @@ impl std::fmt::Display for Cut {
 
 /// The whole chain of causes on one line, cut to a bound.
 pub(crate) fn reason(error: &wasmtime::Error) -> String {
-    let mut text = format!("{error:#}").replace('\n', " ");
+    clipped(format!("{error:#}").replace('\n', " "))
+}
+
+fn clipped(mut text: String) -> String {
     clip(&mut text, REASON_BYTES_MAX);
     text
 }

@@ -163,7 +163,13 @@ impl AgentInstance {
                 self.life = Some(life);
                 answer.map_err(fault)
             }
-            Err(error) => Err(AgentFault::Trapped(Cut::of(&error).to_string())),
+            Err(error) => {
+                tracing::warn!(
+                    reason = reason(&error),
+                    "an agent trapped and its instance is gone"
+                );
+                Err(AgentFault::Trapped(Cut::of(&error).to_string()))
+            }
         }
     }
 
