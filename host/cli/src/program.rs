@@ -1,0 +1,70 @@
+//! From arguments to an exit code.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{Cli, Command, NodeVerb};
+use crate::exit::{Exit, ended, verdict};
+use crate::launch::Launch;
+use crate::output::{Output, remark};
+use crate::{demo, dev, node_run, sim, verbs};
+
+/// Filters what is logged, as `tracing` understands it.
+const LOG_VARIABLE: &str = "QUORATE_LOG";
+
+/// The program: parses `arguments` (without the program's name), does what they say, prints an
+/// error once. `launch` is how a node that it starts must be started.
+pub fn main(launch: &Launch, arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(std::iter::once("quorate".into()).chain(arguments)) {
+        Ok(cli) => cli,
+        // Prints help to standard output with code 0, a usage error to standard error with 2.
+        Err(error) => error.exit(),
+    };
+    match run(cli, launch) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&error),
+    }
+}
+
+/// Prints an error with its causes and the next command to try; gives its exit code.
+pub fn complain(error: &anyhow::Error) -> ExitCode {
+    let (exit, next) = verdict(error);
+    remark(&format!("error: {error:#}"));
+    if !next.is_empty() {
+        remark(&format!("next: {next}"));
+    }
+    exit.into()
+}
+
+fn run(cli: Cli, launch: &Launch) -> anyhow::Result<()> {
+    let output = Output::new(cli.global.output);
+    trace(&cli)?;
+    match &cli.command {
+        Command::Node(NodeVerb::Run(args)) => node_run::run(args, launch, output),
+        Command::Dev(args) => dev::run(args, launch, output),
+        Command::Demo(args) => demo::run(args, launch, output),
+        Command::Sim(verb) => sim::run(verb, launch, output),
+        Command::Task(_)
+        | Command::Call(_)
+        | Command::Agent(_)
+        | Command::Policy(_)
+        | Command::Cluster(_)
+        | Command::Member(_)
+        | Command::Events(_) => verbs::run(&cli, output),
+    }
+}
+
+/// Events of this process go to standard error. A node tells of its life, a verb of trouble only.
+fn trace(cli: &Cli) -> anyhow::Result<()> {
+    let default = if matches!(cli.command, Command::Node(_)) { "info" } else { "warn" };
+    let directives = std::env::var(LOG_VARIABLE).unwrap_or_else(|_unset| default.to_owned());
+    let filter = EnvFilter::try_new(&directives).map_err(|error| {
+        let what = format!("{LOG_VARIABLE}=`{directives}` is no filter: {error}");
+        ended(Exit::Usage, what, format!("{LOG_VARIABLE}=quorate_raft=debug,info"))
+    })?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
+}
