@@ -1,38 +1,73 @@
-//! The write-ahead log's handle (first publication: signatures).
+//! The write-ahead log: one a node, shared by all its groups.
+//!
+//! Promises: what `done(Ok)` was told is on the disk; operations are durable in
+//! the order in which they were taken, so that a crash leaves a prefix; a read
+//! sees an operation as soon as it is taken. Damage is refused at the start
+//! ([`OpenError`]), never skipped.
+//!
+//! All live entries stay in memory, for reads and for writing them again when
+//! their segment is recycled. What bounds them is the raft room's snapshot
+//! policy, which purges; nothing here does.
+//!
+//! Parts: `frame` specifies the bytes, `segments` the files, `pen` puts the one
+//! into the other, `queue` holds what waits and what readers see, `writer` is
+//! the one task that writes, `recover` and `replay` read it all back. The shape
+//! is that of ARIES-style logs cut down to redo, with etcd's preallocated and
+//! RocksDB's recycled files; the witness that tells tearing from rot is ours.
+
+mod frame;
+mod pen;
+mod queue;
+mod recover;
+mod replay;
+mod segments;
+mod tail;
+#[cfg(test)]
+mod tests;
+mod writer;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use openraft_rt::AsyncRuntime;
+use openraft_rt::{AsyncRuntime, Watch, WatchReceiver, WatchSender};
 use quorate_types::{Disk, Faults, GroupId, Index, Term};
 
 use crate::data_dir::DirectoryId;
 use crate::record::Record;
+use pen::{Pen, body_bytes_max};
+use queue::{Act, Done, Shared};
+use segments::Segments;
+use tail::Tail;
+use writer::{Live, Writer};
+
+/// The shortest segment, bytes: a few small records, for tests of rolling.
+const SEGMENT_BYTES_MIN: u32 = 1024;
 
 /// How a log is laid out.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
     /// The directory it belongs to; checksums cover it.
     pub directory: DirectoryId,
-    /// One segment, bytes; also bounds a record.
+    /// The length of segments made from now on, bytes. It also bounds a record.
     pub segment_bytes: u32,
 }
 
 impl LogOptions {
-    /// Segments of 16 MiB.
+    /// Segments of 16 MiB: a roll every few seconds at full speed, and recovery reads one in 10 ms.
     pub fn new(directory: DirectoryId) -> Self {
         Self { directory, segment_bytes: 16 << 20 }
     }
 }
 
-/// Why a log cannot be opened.
+/// Why an open log takes nothing any more. Final: only a new start reads the disk again.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Reading or writing failed.
+pub enum LogError {
+    /// A call to the disk failed.
     #[error("could not {act} `{file}`")]
     Io {
         /// What was tried.
@@ -45,33 +80,99 @@ pub enum OpenError {
     },
 }
 
-/// Why an open log takes nothing any more. Final.
+/// Why a log cannot be opened. The disk was not changed, except where a call to it failed.
 #[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// A write or an fsync failed.
-    #[error("could not {act} `{file}`; the log is closed until the node restarts")]
-    Io {
-        /// What was tried.
-        act: &'static str,
-        /// On which file.
+pub enum OpenError {
+    /// A call to the disk failed.
+    #[error(transparent)]
+    Io(#[from] LogError),
+    /// Something that was durable cannot be read.
+    #[error(
+        "`{file}` is damaged at byte {offset}: {reason}. It is left as it is. Copy the data \
+         directory aside, then let the node join anew with an empty one under a node id that was \
+         never used: `quorate node run -f FILE`"
+    )]
+    Damaged {
+        /// The file.
         file: String,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
+        /// Where in it, bytes.
+        offset: usize,
+        /// In what way.
+        reason: &'static str,
+    },
+    /// A segment that counts is not there.
+    #[error(
+        "`{file}` is missing. Put it back; if it is lost, let the node join anew with an empty \
+         data directory under a node id that was never used: `quorate node run -f FILE`"
+    )]
+    Missing {
+        /// The file.
+        file: String,
+    },
+    /// Entries are missing between others.
+    #[error(
+        "the log of group {group} has entries {after} and {before} and none between. Copy the data \
+         directory aside, then let the node join anew with an empty one under a node id that was \
+         never used: `quorate node run -f FILE`"
+    )]
+    Hole {
+        /// The group.
+        group: GroupId,
+        /// The entry before.
+        after: Index,
+        /// The entry behind.
+        before: Index,
+    },
+    /// Another format.
+    #[error(
+        "`{file}` has log format {found}, this program reads {known}; start the one that wrote it"
+    )]
+    Format {
+        /// The file.
+        file: String,
+        /// Its format.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// A sound frame of a newer program.
+    #[error(
+        "`{file}` has a frame of kind {kind} version {version} at byte {offset}, which this \
+         program does not know; start the newer one that wrote it"
+    )]
+    Unknown {
+        /// The file.
+        file: String,
+        /// Where in it, bytes.
+        offset: usize,
+        /// The frame's kind.
+        kind: u8,
+        /// Its version.
+        version: u8,
+    },
+    /// The options do not suit this log.
+    #[error("segments of {got} bytes are too small: this log needs at least {least}")]
+    SegmentBytes {
+        /// As asked for.
+        got: u32,
+        /// The least that does.
+        least: usize,
     },
 }
 
-/// Why an operation was not taken. Its `done` is not called.
+/// Why an operation was not taken. Nothing happened and its `done` is not called.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SubmitError {
     /// Too much waits for the disk; wait with [`Log::room`], or refuse the work.
-    #[error("{queued_bytes} bytes already wait for the disk")]
+    #[error("{queued} operations with {queued_bytes} bytes already wait for the disk")]
     Busy {
-        /// How much waits.
+        /// How many wait.
+        queued: usize,
+        /// How much that is, bytes.
         queued_bytes: usize,
     },
-    /// A record larger than a segment holds.
-    #[error("a record of {got} bytes where at most {limit} fit")]
+    /// A body larger than a segment holds.
+    #[error("a body of {got} bytes where a segment holds at most {limit}")]
     TooLarge {
         /// Bytes given.
         got: usize,
@@ -91,14 +192,17 @@ pub enum SubmitError {
     /// An earlier write failed.
     #[error("the log failed earlier")]
     Failed(#[source] Arc<LogError>),
+    /// The log was closed.
+    #[error("the log is closed")]
+    Closed,
 }
 
 /// What was found when the log was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovered {
-    /// Each group that has a trace in the log.
+    /// Each group that has left something in the log.
     pub groups: BTreeMap<GroupId, RecoveredGroup>,
-    /// Bytes of an unfinished last write that were dropped.
+    /// Bytes of an unfinished last write that were dropped. None of it was acknowledged.
     pub torn_bytes: u64,
 }
 
@@ -117,110 +221,220 @@ pub struct RecoveredGroup {
     pub entries: usize,
 }
 
-/// Told once, when the operation is durable or the log has failed.
-pub(crate) type Done = Box<dyn FnOnce(Result<(), Arc<LogError>>) + Send>;
-
-/// A node's write-ahead log. Clones share it.
-pub struct Log<RT: AsyncRuntime, D: Disk>(PhantomData<fn() -> (RT, D)>);
-
-impl<RT: AsyncRuntime, D: Disk> Clone for Log<RT, D> {
-    fn clone(&self) -> Self {
-        Self(PhantomData)
-    }
-}
-
-/// A function that is told how an operation ended.
+/// A function that is told once how an operation ended, on the writer's task: it must not wait.
 pub trait OnDone: FnOnce(Result<(), Arc<LogError>>) + Send + 'static {}
 impl<F: FnOnce(Result<(), Arc<LogError>>) + Send + 'static> OnDone for F {}
 
+struct Handle<RT: AsyncRuntime> {
+    shared: Arc<Shared>,
+    wake: Mutex<<RT::Watch as Watch>::Sender<u64>>,
+    progress: <RT::Watch as Watch>::Receiver<u64>,
+    body_bytes_max: usize,
+    vote_acked_early: bool,
+}
+
+/// A node's write-ahead log. Clones share it; when the last is dropped, what was taken is still
+/// written and the writer ends.
+pub struct Log<RT: AsyncRuntime, D: Disk>(Arc<Handle<RT>>, PhantomData<fn() -> D>);
+
+impl<RT: AsyncRuntime, D: Disk> Clone for Log<RT, D> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0), PhantomData)
+    }
+}
+
+impl<RT: AsyncRuntime, D: Disk> fmt::Debug for Log<RT, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").finish_non_exhaustive()
+    }
+}
+
 impl<RT: AsyncRuntime, D: Disk> Log<RT, D> {
-    /// Recovers the log in `log/` and starts its writer on `RT`.
+    /// Recovers the log in `log/` of `disk` and starts its writer on `RT`. Called within a task.
     pub async fn open(
-        _disk: D,
-        _options: LogOptions,
-        _faults: &Faults,
+        disk: D,
+        options: LogOptions,
+        faults: &Faults,
     ) -> Result<(Self, Recovered), OpenError> {
-        Ok((Self(PhantomData), Recovered::default()))
+        let limit = body_bytes_max(options.segment_bytes);
+        if options.segment_bytes < SEGMENT_BYTES_MIN {
+            let (got, least) = (options.segment_bytes, pen::wide(SEGMENT_BYTES_MIN));
+            return Err(OpenError::SegmentBytes { got, least });
+        }
+        let mut found = recover::recover(&disk, &options).await?;
+        if faults.recovery_drops_last {
+            found.live.values_mut().for_each(Tail::drop_last);
+        }
+        check_fits(&found.live, &options)?;
+        let recovered = report(&found.live, found.torn_bytes);
+        let size = options.segment_bytes;
+        let (segments, end) = match found.active {
+            Some((active, end)) => {
+                (Segments::resume(disk, size, found.first, active, found.free), end)
+            }
+            None => (Segments::begin(disk, size).await?, 0),
+        };
+        let view = found.live.iter().map(|(group, tail)| (*group, tail.map(|_| ()))).collect();
+        let shared = Arc::new(Shared::new(view));
+        let pen = Pen::<RT, D>::new(segments, options.directory, end);
+        let writer = Writer::new(Arc::clone(&shared), pen, found.live, faults.append_acked_early);
+        let (wake, woken) = RT::Watch::channel(0);
+        let (batches, progress) = RT::Watch::channel(0);
+        let _detached = RT::spawn(writer.run(woken, batches));
+        let (wake, vote_acked_early) = (Mutex::new(wake), faults.vote_acked_early);
+        let handle = Handle { shared, wake, progress, body_bytes_max: limit, vote_acked_early };
+        Ok((Self(Arc::new(handle), PhantomData), recovered))
     }
 
     /// Appends entries that follow the group's last one. Into an empty log the first may have any
     /// index above what was purged.
     pub fn append(
         &self,
-        _group: GroupId,
-        _records: Vec<Record>,
-        _done: impl OnDone,
+        group: GroupId,
+        records: Vec<Record>,
+        done: impl OnDone,
     ) -> Result<(), SubmitError> {
-        Ok(())
+        records.iter().try_for_each(|record| self.check_size(&record.payload))?;
+        self.submit(group, Act::Append(records), Box::new(done))
     }
 
     /// Replaces the group's vote.
     pub fn save_vote(
         &self,
-        _group: GroupId,
-        _vote: Bytes,
-        _done: impl OnDone,
+        group: GroupId,
+        vote: Bytes,
+        done: impl OnDone,
     ) -> Result<(), SubmitError> {
+        self.check_size(&vote)?;
+        if !self.0.vote_acked_early {
+            return self.submit(group, Act::Vote(vote), Box::new(done));
+        }
+        self.submit(group, Act::Vote(vote), Box::new(drop))?;
+        done(Ok(()));
         Ok(())
     }
 
-    /// Replaces the group's committed mark. Lazy: written with the next other operation and never
-    /// ahead of entries submitted before; a crash may bring an older mark back.
-    pub fn save_committed(&self, _group: GroupId, _mark: Bytes) -> Result<(), SubmitError> {
-        Ok(())
+    /// Replaces the group's committed mark. Lazy: written with the next other operation (or
+    /// `close`) and never ahead of entries submitted before it; a crash may bring an older one back.
+    pub fn save_committed(&self, group: GroupId, mark: Bytes) -> Result<(), SubmitError> {
+        self.check_size(&mark)?;
+        self.0.shared.lock().submit_mark(group, mark)
     }
 
     /// Removes entries above `index`, which must not lie below what was purged.
     pub fn truncate_after(
         &self,
-        _group: GroupId,
-        _index: Index,
-        _done: impl OnDone,
+        group: GroupId,
+        index: Index,
+        done: impl OnDone,
     ) -> Result<(), SubmitError> {
-        Ok(())
+        self.submit(group, Act::Truncate(index), Box::new(done))
     }
 
-    /// Removes entries up to `index`, which a snapshot holds; it may lie beyond the last one.
+    /// Removes entries up to `index`, which a snapshot holds; it may lie beyond the last one. Below
+    /// an earlier purge it changes nothing.
     pub fn purge_upto(
         &self,
-        _group: GroupId,
-        _index: Index,
-        _term: Term,
-        _done: impl OnDone,
+        group: GroupId,
+        index: Index,
+        term: Term,
+        done: impl OnDone,
     ) -> Result<(), SubmitError> {
-        Ok(())
+        self.submit(group, Act::Purge(index, term), Box::new(done))
     }
 
     /// The entries in `range` that exist, in order, as submitted.
-    pub fn read(&self, _group: GroupId, _range: Range<Index>) -> Vec<Record> {
-        Vec::new()
+    pub fn read(&self, group: GroupId, range: Range<Index>) -> Vec<Record> {
+        self.look(group, |tail| tail.read(&range)).unwrap_or_default()
     }
 
     /// The last entry's position, or where the group was purged.
-    pub fn last(&self, _group: GroupId) -> Option<(Index, Term)> {
-        None
+    pub fn last(&self, group: GroupId) -> Option<(Index, Term)> {
+        self.look(group, Tail::last).flatten()
     }
 
     /// Up to where the group was purged.
-    pub fn purged(&self, _group: GroupId) -> Option<(Index, Term)> {
-        None
+    pub fn purged(&self, group: GroupId) -> Option<(Index, Term)> {
+        self.look(group, Tail::purged).flatten()
     }
 
     /// The group's vote as last submitted.
-    pub fn vote(&self, _group: GroupId) -> Option<Bytes> {
-        None
+    pub fn vote(&self, group: GroupId) -> Option<Bytes> {
+        self.look(group, |tail| tail.vote().cloned()).flatten()
     }
 
     /// The group's committed mark as last submitted.
-    pub fn committed(&self, _group: GroupId) -> Option<Bytes> {
-        None
+    pub fn committed(&self, group: GroupId) -> Option<Bytes> {
+        self.look(group, |tail| tail.committed().cloned()).flatten()
     }
 
-    /// Waits until an append would not be refused as [`SubmitError::Busy`], or the log has failed.
-    pub async fn room(&self) {}
+    /// Waits until an append would not be refused as [`SubmitError::Busy`]; returns at once when
+    /// the log has failed or was closed.
+    pub async fn room(&self) {
+        let mut progress = self.0.progress.clone();
+        while self.0.shared.lock().busy() {
+            if progress.changed().await.is_err() {
+                return;
+            }
+        }
+    }
 
-    /// Waits until all that was submitted is durable and closes the log for good.
+    /// Takes nothing more, waits until all that was taken is durable, and seals the log so that
+    /// the next start can tell rot in its last write from an interrupted one.
     pub async fn close(&self) -> Result<(), Arc<LogError>> {
+        self.0.shared.lock().closing = true;
+        self.wake();
+        let mut progress = self.0.progress.clone();
+        while progress.changed().await.is_ok() {}
+        match &self.0.shared.lock().failed {
+            Some(error) => Err(Arc::clone(error)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_size(&self, body: &Bytes) -> Result<(), SubmitError> {
+        let (got, limit) = (body.len(), self.0.body_bytes_max);
+        if got > limit { Err(SubmitError::TooLarge { got, limit }) } else { Ok(()) }
+    }
+
+    fn submit(&self, group: GroupId, act: Act, done: Done) -> Result<(), SubmitError> {
+        self.0.shared.lock().submit(group, act, done)?;
+        self.wake();
         Ok(())
     }
+
+    fn wake(&self) {
+        let wake = self.0.wake.lock().unwrap_or_else(PoisonError::into_inner);
+        wake.send_if_modified(|count| {
+            *count += 1;
+            true
+        });
+    }
+
+    fn look<T>(&self, group: GroupId, ask: impl FnOnce(&Tail<()>) -> T) -> Option<T> {
+        self.0.shared.lock().view.get(&group).map(ask)
+    }
+}
+
+/// Live bodies must fit the segments to come, since they may have to be written again.
+fn check_fits(live: &Live, options: &LogOptions) -> Result<(), OpenError> {
+    let largest = live.values().map(Tail::largest_body).max().unwrap_or(0);
+    let limit = body_bytes_max(options.segment_bytes);
+    if largest > limit {
+        let least = largest + pen::wide(options.segment_bytes) - limit;
+        return Err(OpenError::SegmentBytes { got: options.segment_bytes, least });
+    }
+    Ok(())
+}
+
+fn report(live: &Live, torn_bytes: u64) -> Recovered {
+    let group = |tail: &Tail<u64>| RecoveredGroup {
+        vote: tail.vote().cloned(),
+        committed: tail.committed().cloned(),
+        purged: tail.purged(),
+        last: tail.last(),
+        entries: tail.len(),
+    };
+    let groups = live.iter().map(|(id, tail)| (*id, group(tail))).collect();
+    Recovered { groups, torn_bytes }
 }

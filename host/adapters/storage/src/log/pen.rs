@@ -1,0 +1,111 @@
+//! Puts frames where they belong: into a buffer for the active segment, which
+//! one write and one sync make durable, and across into the next segment when
+//! they no longer fit.
+
+use bytes::BytesMut;
+use openraft_rt::AsyncRuntime;
+use quorate_types::{Disk, DiskFile};
+
+use super::LogError;
+use super::frame::{
+    ALIGN, FORMAT, Framing, HEAD_BYTES, Head, Kind, SEGMENT_FRAME_BYTES, SegmentBody, framed_bytes,
+};
+use super::segments::{Segments, failed, path_of};
+use crate::data_dir::DirectoryId;
+
+/// The longest body that a segment of this size holds.
+pub(super) fn body_bytes_max(segment_bytes: u32) -> usize {
+    let room = wide(segment_bytes).saturating_sub(SEGMENT_FRAME_BYTES);
+    (room / ALIGN * ALIGN).saturating_sub(HEAD_BYTES)
+}
+
+/// A length within a segment as a length in memory.
+pub(super) fn wide(bytes: u32) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// A length in memory that is known to lie within a segment.
+pub(super) fn narrow(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+/// Writes frames in order.
+pub(super) struct Pen<RT: AsyncRuntime, D: Disk> {
+    segments: Segments<RT, D>,
+    directory: DirectoryId,
+    framing: Framing,
+    buffer: BytesMut,
+    /// Where in the active segment the buffer will lie; all before is durable.
+    start: u32,
+    rolled: bool,
+}
+
+impl<RT: AsyncRuntime, D: Disk> Pen<RT, D> {
+    /// Goes on at `end` of the active segment. At 0 the segment is new.
+    pub(super) fn new(segments: Segments<RT, D>, directory: DirectoryId, end: u32) -> Self {
+        let framing = Framing::new(directory, segments.active().number);
+        let buffer = BytesMut::new();
+        let mut pen = Self { segments, directory, framing, buffer, start: end, rolled: false };
+        if end == 0 {
+            pen.begin_segment(0);
+        }
+        pen
+    }
+
+    pub(super) fn segments(&self) -> &Segments<RT, D> {
+        &self.segments
+    }
+
+    /// Whether a segment was begun since this was last asked.
+    pub(super) fn take_rolled(&mut self) -> bool {
+        std::mem::take(&mut self.rolled)
+    }
+
+    /// Puts one frame and says in which segment it lies. It is durable after the next `flush`.
+    pub(super) async fn put(&mut self, head: Head, body: &[u8]) -> Result<u64, LogError> {
+        let end = wide(self.start) + self.buffer.len() + framed_bytes(body.len());
+        if end > wide(self.segments.active().size) {
+            self.flush().await?;
+            let previous_end = self.start;
+            self.segments.advance().await?;
+            self.framing = Framing::new(self.directory, self.segments.active().number);
+            self.start = 0;
+            self.begin_segment(previous_end);
+            self.rolled = true;
+        }
+        self.framing.put(&mut self.buffer, head, self.start, body);
+        Ok(self.segments.active().number)
+    }
+
+    fn begin_segment(&mut self, previous_end: u32) {
+        let active = self.segments.active();
+        let head = Head::of_segment(Kind::Segment, active.number);
+        let first = self.segments.first();
+        let body = SegmentBody { format: FORMAT, size: active.size, first, previous_end };
+        self.framing.put(&mut self.buffer, head, 0, &body.encode());
+    }
+
+    /// Makes all frames durable.
+    pub(super) async fn flush(&mut self) -> Result<(), LogError> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let data = self.buffer.split().freeze();
+        let end = self.start + narrow(data.len());
+        let active = self.segments.active();
+        assert!(end <= active.size, "frames stay within their segment");
+        let written = active.file.write_and_sync(u64::from(self.start), data).await;
+        written.map_err(failed("write and sync", &path_of(active.number)))?;
+        self.start = end;
+        if end > active.size / 2 {
+            self.segments.prepare();
+        }
+        Ok(())
+    }
+
+    /// Frees segments; the `Released` frame that says so must have been flushed.
+    pub(super) async fn release(&mut self, number: u64) -> Result<(), LogError> {
+        assert!(self.buffer.is_empty(), "what frees a segment is durable first");
+        self.segments.release(number).await
+    }
+}

@@ -1,0 +1,258 @@
+//! What a start finds. Segments are read in order and their frames replayed;
+//! what an interrupted write left at the end is dropped, and any other damage is
+//! refused with the place and what to do about it. Nothing is changed on the disk
+//! before all of it has been understood.
+//!
+//! Found by a start and then trusted means *made durable first*: after a killed
+//! process the last write may lie in the kernel's memory only, so the active
+//! segment is synced before its frames count.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use bytes::Bytes;
+use quorate_types::{Disk, DiskFile, Open};
+
+use super::frame::{
+    ALIGN, FORMAT, Frame, Framing, Kind, NoFrame, SEGMENT_FRAME_BYTES, SegmentBody, format_of,
+};
+use super::pen::{narrow, wide};
+use super::replay::Replay;
+use super::segments::{Active, DIR, NEW, failed, number_of, path_of};
+use super::writer::Live;
+use super::{LogOptions, OpenError};
+
+/// A log as found.
+pub(super) struct Found<F> {
+    pub(super) live: Live,
+    /// The lowest segment that counts.
+    pub(super) first: u64,
+    /// Where writing goes on, if anything was ever written.
+    pub(super) active: Option<(Active<F>, u32)>,
+    /// Files that can be used again.
+    pub(super) free: Vec<String>,
+    /// Bytes of the last write that were dropped.
+    pub(super) torn_bytes: u64,
+}
+
+/// The frames of one segment's file.
+struct Segment<F> {
+    file: F,
+    bytes: Bytes,
+    framing: Framing,
+    /// Where the frames end.
+    end: usize,
+    /// Where the last readable frame behind that ends.
+    readable_to: usize,
+}
+
+/// Reads the log and makes it ready to be gone on with.
+pub(super) async fn recover<D: Disk>(
+    disk: &D,
+    options: &LogOptions,
+) -> Result<Found<D::File>, OpenError> {
+    disk.create_dir(DIR).await.map_err(failed("create", DIR))?;
+    let names = disk.list(DIR).await.map_err(failed("list", DIR))?;
+    let files: BTreeSet<u64> = names.iter().filter_map(|name| number_of(name)).collect();
+    let heads = read_heads(disk, options, &files).await?;
+    let mut replay = Replay::default();
+    let last = read_segments(disk, options, &heads, &mut replay).await?;
+    let first = heads.first.max(replay.released() + 1);
+    let live = replay.finish()?;
+    let unwritten = files.iter().filter(|number| !heads.written.contains_key(number));
+    let dead = files.range(..first).filter(|number| heads.written.contains_key(number));
+    let free = clear_away(disk, options, unwritten, dead, &names).await?;
+    let Some((number, segment)) = last else {
+        return Ok(Found { live, first: 1, active: None, free, torn_bytes: 0 });
+    };
+    erase(&segment, number).await?;
+    let (end, size) = (narrow(segment.end), narrow(segment.bytes.len()));
+    let torn = segment.readable_to.saturating_sub(segment.end);
+    let active = Active { file: segment.file, number, size };
+    let torn_bytes = u64::try_from(torn).unwrap_or(u64::MAX);
+    Ok(Found { live, first, active: Some((active, end)), free, torn_bytes })
+}
+
+/// The first frames of the segments.
+struct Heads {
+    written: BTreeMap<u64, SegmentBody>,
+    /// The lowest segment that counts, as far as they say.
+    first: u64,
+}
+
+async fn read_heads<D: Disk>(
+    disk: &D,
+    options: &LogOptions,
+    files: &BTreeSet<u64>,
+) -> Result<Heads, OpenError> {
+    let mut written = BTreeMap::new();
+    for &number in files {
+        let path = path_of(number);
+        let file = disk.open(&path, Open::Existing).await.map_err(failed("open", &path))?;
+        let head = file.read_at(0, SEGMENT_FRAME_BYTES).await.map_err(failed("read", &path))?;
+        let framing = Framing::new(options.directory, number);
+        match framing.read(&head, 0) {
+            Ok(frame) => {
+                written.insert(number, segment_body(&frame, &path)?);
+            }
+            Err(NoFrame::Unknown { kind, version }) => {
+                return Err(OpenError::Unknown { file: path, offset: 0, kind, version });
+            }
+            Err(NoFrame::Unreadable | NoFrame::BadBody) if Framing::claims(&head, number) => {
+                let reason = "its first frame is damaged, or belongs to another data directory";
+                return Err(damaged(&path, 0, reason));
+            }
+            Err(NoFrame::Unreadable | NoFrame::BadBody) => {}
+        }
+    }
+    let first = written.values().map(|body| body.first).max().unwrap_or(1);
+    Ok(Heads { written, first })
+}
+
+fn segment_body(frame: &Frame<'_>, path: &str) -> Result<SegmentBody, OpenError> {
+    let found = format_of(frame.body);
+    if found != FORMAT {
+        return Err(OpenError::Format { file: path.to_owned(), found, known: FORMAT });
+    }
+    let body = SegmentBody::decode(frame.body).filter(|_| frame.head.kind == Kind::Segment);
+    body.ok_or_else(|| damaged(path, 0, "its first frame is not a segment's"))
+}
+
+/// Replays every written segment that may count and returns the last one. A problem of a segment
+/// that a later one says was released is none.
+async fn read_segments<D: Disk>(
+    disk: &D,
+    options: &LogOptions,
+    heads: &Heads,
+    replay: &mut Replay,
+) -> Result<Option<(u64, Segment<D::File>)>, OpenError> {
+    let Some(&newest) = heads.written.keys().next_back() else {
+        return Ok(None);
+    };
+    let mut problem = None;
+    let mut last = None;
+    for number in heads.first..=newest {
+        let Some(head) = heads.written.get(&number) else {
+            problem = Some((number, OpenError::Missing { file: path_of(number) }));
+            continue;
+        };
+        let next = heads.written.get(&(number + 1)).map(|next| wide(next.previous_end));
+        match read_segment(disk, options, number, *head, next, replay).await {
+            Ok(segment) => last = Some((number, segment)),
+            Err(OpenError::Io(error)) => return Err(OpenError::Io(error)),
+            Err(error) => problem = Some((number, error)),
+        }
+    }
+    match problem {
+        Some((number, error)) if number > replay.released() => Err(error),
+        Some(_) | None => Ok(last.filter(|(number, _)| *number == newest)),
+    }
+}
+
+/// Replays one segment. `next` is where its successor says that it ends.
+async fn read_segment<D: Disk>(
+    disk: &D,
+    options: &LogOptions,
+    number: u64,
+    head: SegmentBody,
+    next: Option<usize>,
+    replay: &mut Replay,
+) -> Result<Segment<D::File>, OpenError> {
+    let path = path_of(number);
+    let file = disk.open(&path, Open::Existing).await.map_err(failed("open", &path))?;
+    let bytes = file.read_at(0, wide(head.size)).await.map_err(failed("read", &path))?;
+    if bytes.len() < wide(head.size) {
+        let reason = "the file was cut short";
+        return Err(damaged(&path, bytes.len(), reason));
+    }
+    let framing = Framing::new(options.directory, number);
+    let mut end = 0;
+    loop {
+        match framing.read(&bytes, end) {
+            Ok(frame) => {
+                replay.apply(&frame, number);
+                end = frame.end;
+            }
+            Err(NoFrame::Unknown { kind, version }) => {
+                return Err(OpenError::Unknown { file: path, offset: end, kind, version });
+            }
+            Err(NoFrame::Unreadable | NoFrame::BadBody) => break,
+        }
+    }
+    let (readable_to, witness) = behind(&framing, &bytes, end);
+    let durable_to = next.unwrap_or(witness);
+    if end < durable_to {
+        let reason = "a frame that was durable cannot be read";
+        return Err(damaged(&path, end, reason));
+    }
+    Ok(Segment { file, bytes, framing, end, readable_to })
+}
+
+/// Where the last readable frame behind `end` ends, and up to where such frames prove that the
+/// segment was durable.
+fn behind(framing: &Framing, bytes: &[u8], end: usize) -> (usize, usize) {
+    let (mut readable_to, mut witness) = (end, 0);
+    let mut at = end;
+    while at < bytes.len() {
+        if let Ok(frame) = framing.read(bytes, at) {
+            witness = witness.max(frame.witness);
+            readable_to = frame.end;
+        }
+        at += ALIGN;
+    }
+    (readable_to, witness)
+}
+
+/// Removes what can be read behind the end, so that no later frame makes it follow; and makes all
+/// that was read durable.
+async fn erase<F: DiskFile>(segment: &Segment<F>, number: u64) -> Result<(), OpenError> {
+    let path = path_of(number);
+    let torn = segment.readable_to.saturating_sub(segment.end);
+    if torn > 0 {
+        let offset = u64::try_from(segment.end).unwrap_or(u64::MAX);
+        let zeroes = Bytes::from(vec![0; torn]);
+        segment.file.write_at(offset, zeroes).await.map_err(failed("write", &path))?;
+        tracing::warn!(file = path, offset, torn, "dropped an unfinished write");
+    }
+    segment.file.sync().await.map_err(failed("sync", &path))?;
+    debug_assert!(segment.framing.read(&segment.bytes, segment.end).is_err());
+    Ok(())
+}
+
+/// Removes half-made files and keeps dead segments for use. A file that was taken up but never
+/// written may hold a torn first write under its own number, so it goes as well.
+async fn clear_away<D: Disk>(
+    disk: &D,
+    options: &LogOptions,
+    unwritten: impl Iterator<Item = &u64>,
+    dead: impl Iterator<Item = &u64>,
+    names: &[String],
+) -> Result<Vec<String>, OpenError> {
+    let mut gone: Vec<String> = unwritten.map(|number| path_of(*number)).collect();
+    if names.iter().any(|name| NEW.ends_with(name.as_str())) {
+        gone.push(NEW.to_owned());
+    }
+    let mut free = Vec::new();
+    for path in dead.map(|number| path_of(*number)) {
+        let same = usable(disk, &path, options.segment_bytes).await;
+        if same.map_err(failed("open", &path))? {
+            free.push(path);
+        } else {
+            gone.push(path);
+        }
+    }
+    for path in gone {
+        disk.remove(&path).await.map_err(failed("remove", &path))?;
+    }
+    disk.sync_dir(DIR).await.map_err(failed("sync", DIR))?;
+    Ok(free)
+}
+
+async fn usable<D: Disk>(disk: &D, path: &str, size: u32) -> io::Result<bool> {
+    let file = disk.open(path, Open::Existing).await?;
+    Ok(file.len().await? == u64::from(size))
+}
+
+fn damaged(path: &str, offset: usize, reason: &'static str) -> OpenError {
+    OpenError::Damaged { file: path.to_owned(), offset, reason }
+}
