@@ -4,13 +4,12 @@
 //! Appends keep their order and are taken several at a time, so that the log
 //! writes them together; votes, hand-offs and heartbeats each go their own way,
 //! so that none waits for a disk that another keeps busy; snapshot pieces are
-//! put together, one snapshot a peer, up to a bound.
+//! put together ([`crate::assembly`]) and installed when they are whole.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use openraft::base::BoxFuture;
@@ -20,12 +19,11 @@ use openraft::raft::{
 use openraft_rt::{AsyncRuntime, Mpsc, MpscReceiver, MpscSender, Select2};
 use quorate_types::{Disk, Lane, NodeId};
 
+use crate::assembly::{Assembly, Step};
 use crate::instance::{Instance, Slot};
 use crate::message::{
-    Append, Ballot, Chunk, Frame, FrameError, Message, Received, SnapshotHead, Transfer,
-    Transferred, Voted,
+    Append, Ballot, Chunk, Frame, FrameError, Message, Transfer, Transferred, Voted,
 };
-use crate::network::wide;
 use crate::outbox::Outbox;
 use crate::pipeline::appended;
 use crate::types::{MpscRx, MpscTx, Snapshot, SnapshotMeta, Tc, locked};
@@ -41,29 +39,12 @@ const APPENDS_TAKEN_MAX: usize = 64;
 /// is beyond is dropped like any lost frame.
 const URGENT_MAX: usize = 256;
 
-/// A snapshot being received. The ledger is bounded far below by its retention.
-const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
-
 /// An append and whoever wants its answer.
 struct Queued<RT: AsyncRuntime> {
     from: NodeId,
     lane: Lane,
     id: u64,
     request: AppendEntriesRequest<Tc<RT>>,
-}
-
-/// A snapshot on its way in.
-struct Arriving {
-    transfer: u64,
-    total: u64,
-    head: Box<SnapshotHead>,
-    body: BytesMut,
-}
-
-/// What to do with a piece.
-enum Piece {
-    Answer(Received),
-    Install(Box<SnapshotHead>, Bytes),
 }
 
 /// The receiving side of one group on one node.
@@ -73,7 +54,7 @@ pub(crate) struct Inbound<RT: AsyncRuntime, D: Disk> {
     appends: MpscTx<RT, Queued<RT>>,
     /// Tasks that answer something urgent now.
     urgent: Arc<AtomicUsize>,
-    arriving: Mutex<BTreeMap<NodeId, Arriving>>,
+    arriving: Arc<Mutex<Assembly>>,
 }
 
 impl<RT: AsyncRuntime, D: Disk> Inbound<RT, D> {
@@ -81,7 +62,7 @@ impl<RT: AsyncRuntime, D: Disk> Inbound<RT, D> {
     pub(crate) fn new(slot: Arc<Slot<RT, D>>, outbox: Arc<Outbox<RT>>) -> Self {
         let (appends, queue) = RT::Mpsc::channel(APPENDS_QUEUED_MAX);
         drop(RT::spawn(take_appends(Arc::clone(&slot), Arc::clone(&outbox), queue)));
-        Self { slot, outbox, appends, urgent: Arc::default(), arriving: Mutex::default() }
+        Self { slot, outbox, appends, urgent: Arc::default(), arriving: Arc::default() }
     }
 
     /// Takes one frame. Waits only while appends are queued up.
@@ -113,7 +94,7 @@ impl<RT: AsyncRuntime, D: Disk> Inbound<RT, D> {
 
     /// Forgets what is half received from a peer that went away.
     pub(crate) fn peer_gone(&self, peer: NodeId) {
-        locked(&self.arriving).remove(&peer);
+        locked(&self.arriving).peer_gone(peer);
     }
 
     fn answer_urgent(&self, from: NodeId, lane: Lane, id: u64, message: Message) {
@@ -133,57 +114,28 @@ impl<RT: AsyncRuntime, D: Disk> Inbound<RT, D> {
 
     fn take_chunk(&self, from: NodeId, lane: Lane, id: u64, chunk: Chunk) {
         let Some(raft) = self.slot.current() else { return };
-        let (head, body) = match self.assemble(from, chunk) {
-            Piece::Answer(received) => {
+        let transfer = chunk.transfer;
+        let (head, body) = match locked(&self.arriving).take(from, id, chunk) {
+            Step::Install(head, body) => (head, body),
+            Step::Wait => return,
+            Step::Answer(received) => {
                 return self.outbox.answer(from, lane, id, Message::Received(received));
             }
-            Piece::Install(head, body) => (head, body),
         };
-        let outbox = Arc::clone(&self.outbox);
+        let (arriving, outbox) = (Arc::clone(&self.arriving), Arc::clone(&self.outbox));
         drop(RT::spawn(async move {
             let meta = SnapshotMeta { last_log_id: head.last, last_membership: head.membership };
             let snapshot = Snapshot { meta, snapshot: body };
-            let received = match raft.install_full_snapshot(head.vote, snapshot).await {
-                Ok(response) => Received::Installed(response.vote),
-                Err(error) => {
-                    tracing::warn!(%from, %error, "a snapshot was not installed");
-                    Received::Refused
-                }
-            };
-            outbox.answer(from, lane, id, Message::Received(received));
+            let installed = raft.install_full_snapshot(head.vote, snapshot).await;
+            if let Err(error) = &installed {
+                tracing::warn!(%from, %error, "a snapshot was not installed");
+            }
+            let vote = installed.ok().map(|response| response.vote);
+            let answer = locked(&arriving).finished(from, transfer, vote);
+            if let Some((id, received)) = answer {
+                outbox.answer(from, lane, id, Message::Received(received));
+            }
         }));
-    }
-
-    fn assemble(&self, from: NodeId, chunk: Chunk) -> Piece {
-        let refused = Piece::Answer(Received::Refused);
-        if chunk.total > SNAPSHOT_BYTES_MAX {
-            tracing::warn!(%from, bytes = chunk.total, "a snapshot is over the limit");
-            return refused;
-        }
-        let mut arriving = locked(&self.arriving);
-        if let Some(head) = chunk.head {
-            let Chunk { transfer, total, .. } = chunk;
-            let begun = Arriving { transfer, total, head, body: BytesMut::new() };
-            arriving.insert(from, begun);
-        }
-        let Some(one) = arriving.get_mut(&from) else { return refused };
-        let received = wide(one.body.len());
-        let end = chunk.offset.saturating_add(wide(chunk.data.len()));
-        if one.transfer != chunk.transfer || one.total != chunk.total || end > one.total {
-            return refused;
-        }
-        if end <= received && one.total > 0 {
-            return Piece::Answer(Received::More); // A piece come twice.
-        }
-        if chunk.offset != received {
-            return refused;
-        }
-        one.body.extend_from_slice(&chunk.data);
-        if end < one.total {
-            return Piece::Answer(Received::More);
-        }
-        let whole = arriving.remove(&from);
-        whole.map_or(refused, |one| Piece::Install(one.head, one.body.freeze()))
     }
 }
 

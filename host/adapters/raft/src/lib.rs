@@ -5,7 +5,8 @@
 //! log order, publishes an immutable view and tells an observer. An outcome is
 //! given only when its command is fsynced on a quorum and applied here.
 //!
-//! Ours are the network (`network`, `pipeline`, `outbox`, `inbound`), the log
+//! Ours are the network (`network`, `pipeline`, `outbox`, `inbound`,
+//! `assembly`), the log
 //! and the snapshots beneath openraft (`log`, `state_machine`), the state
 //! machine (`machine`), the settings that safety hangs on (`settings`), the
 //! watchdog (`supervisor`) and the hand-off (`hand_off`). No openraft type
@@ -16,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod assembly;
 mod hand_off;
 mod inbound;
 mod instance;

@@ -14,6 +14,7 @@ use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
 use openraft_rt::{AsyncRuntime, Oneshot, OneshotSender};
 use quorate_storage::{Log, LogError, Record, SubmitError};
+use quorate_types::limits::{COMMAND_BYTES_MAX, FRAME_BYTES_MAX};
 use quorate_types::{Disk, GroupId, Index};
 
 use crate::record;
@@ -22,6 +23,10 @@ use crate::types::{Entry, LogId, Tc, Vote, index_of, index_or_none, locked, log_
 /// Commands in one append, bytes: what is read for a follower at once. A single larger command
 /// goes alone.
 const APPEND_BYTES_MAX: usize = 1 << 20;
+
+const _: () = assert!(APPEND_BYTES_MAX <= COMMAND_BYTES_MAX);
+// The rest of an append's frame: 24 bytes an entry, and the head.
+const _: () = assert!(COMMAND_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX);
 
 /// One group's part of the log.
 pub(crate) struct LogStore<RT: AsyncRuntime, D: Disk> {

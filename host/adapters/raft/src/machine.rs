@@ -9,6 +9,7 @@
 //! skipped, since a replica that skips has diverged.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -48,6 +49,8 @@ pub(crate) struct Machine {
     faults: Faults,
     observer: Arc<dyn Observer>,
     view: ArcSwap<Ledger>,
+    /// Apart from the state, so that nobody waits for a batch to know it.
+    applied: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -63,7 +66,8 @@ impl Machine {
             generation: 0,
             failure: None,
         };
-        Self { group, faults, observer, view, state: Mutex::new(state) }
+        let applied = AtomicU64::new(0);
+        Self { group, faults, observer, view, applied, state: Mutex::new(state) }
     }
 
     /// The newest published state.
@@ -85,7 +89,7 @@ impl Machine {
 
     /// How far the state is.
     pub(crate) fn applied_index(&self) -> Index {
-        index_or_none(locked(&self.state).applied.as_ref())
+        Index(self.applied.load(Ordering::Acquire))
     }
 
     /// Why nothing is applied any more.
@@ -125,15 +129,22 @@ impl Machine {
     }
 
     fn publish(&self, state: &State, happened: &[(Index, Vec<EventKind>)]) {
-        let view = Arc::new(state.ledger.clone());
-        self.view.store(Arc::clone(&view));
+        let (view, last) = self.show(state);
         for (index, events) in happened {
             self.observer.applied(self.group, *index, events, &view);
         }
-        let last = index_or_none(state.applied.as_ref());
         if happened.last().is_none_or(|(index, _)| *index < last) {
             self.observer.applied(self.group, last, &[], &view);
         }
+    }
+
+    /// Publishes the state.
+    fn show(&self, state: &State) -> (Arc<Ledger>, Index) {
+        let view = Arc::new(state.ledger.clone());
+        let last = index_or_none(state.applied.as_ref());
+        self.view.store(Arc::clone(&view));
+        self.applied.store(last.0, Ordering::Release);
+        (view, last)
     }
 
     /// The state as it is now.
@@ -161,9 +172,8 @@ impl Machine {
         state.ledger = ledger;
         state.applied = meta.last_log_id;
         state.membership = meta.last_membership.clone();
-        let view = Arc::new(state.ledger.clone());
-        self.view.store(Arc::clone(&view));
-        self.observer.restored(self.group, index_or_none(meta.last_log_id.as_ref()), &view);
+        let (view, last) = self.show(&state);
+        self.observer.restored(self.group, last, &view);
         Ok(())
     }
 }

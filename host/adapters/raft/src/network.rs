@@ -16,7 +16,7 @@ use openraft::raft::{
     TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
-use openraft_rt::{AsyncRuntime, Select2};
+use openraft_rt::{AsyncRuntime, Instant, Select2};
 use quorate_types::{Lane, NodeId};
 
 use crate::message::{
@@ -24,7 +24,7 @@ use crate::message::{
 };
 use crate::outbox::{Lost, Outbox};
 use crate::pipeline::Pipeline;
-use crate::settings::{BACKOFF, Timing};
+use crate::settings::{BACKOFF, PIECE_RETRY, Timing};
 use crate::types::{Snapshot, Tc, Vote};
 
 /// One snapshot chunk. A chunk waits for the answer to the one before it, so that a snapshot takes
@@ -86,6 +86,23 @@ impl<RT: AsyncRuntime> Client<RT> {
         Ok(VoteResponse::new(vote, last, granted))
     }
 
+    /// Sends a piece until it is answered; the peer minds none that comes twice.
+    async fn send_piece(
+        &self,
+        piece: Chunk,
+        timeout: Duration,
+    ) -> Result<Message, RPCError<Tc<RT>>> {
+        let deadline = RT::Instant::now() + timeout;
+        loop {
+            let message = Message::Chunk(piece.clone());
+            let asked = self.outbox.ask_within(self.peer, Lane::Snapshot, message, PIECE_RETRY);
+            match asked.await {
+                Err(Lost::Late) if RT::Instant::now() < deadline => {}
+                other => return other.map_err(unreachable),
+            }
+        }
+    }
+
     /// Sends every piece in turn; the last is answered when the snapshot is installed.
     async fn send_snapshot(
         &self,
@@ -101,7 +118,7 @@ impl<RT: AsyncRuntime> Client<RT> {
         let transfer = self.outbox.fresh_id();
         for (offset, total, data) in chunks(&snapshot.snapshot) {
             let chunk = Chunk { transfer, offset, total, head: head.take(), data };
-            let reply = self.ask(Lane::Snapshot, Message::Chunk(chunk), timeout).await?;
+            let reply = self.send_piece(chunk, timeout).await?;
             let Message::Received(received) = reply else { break };
             match received {
                 Received::More => {}

@@ -188,6 +188,16 @@ impl<RT: AsyncRuntime, D: Disk> Raft<RT, D> {
         }
     }
 
+    /// A peer can be reached (again): what waits for it is sent at once.
+    pub fn peer_up(&self, peer: NodeId) {
+        let Some(instance) = self.inner.slot.current() else { return };
+        drop(RT::spawn(async move {
+            if let Err(error) = instance.trigger().reset_backoff([peer.0]).await {
+                tracing::debug!(%peer, %error, "a peer came after the end");
+            }
+        }));
+    }
+
     /// A peer went away: its requests fail at once. When it led and is known to be dead (its port
     /// refuses connections), every survivor hands over to the same next voter.
     pub fn peer_gone(&self, peer: NodeId, gone: Gone) {

@@ -94,8 +94,11 @@ const APPEND_ENTRIES_MAX: u64 = 1_024;
 /// attempts and lets the others elect; the watchdog covers the rest.
 pub(crate) const BACKOFF: Duration = Duration::from_millis(200);
 
-/// One snapshot chunk, or the installation at the end, takes at most so long.
-pub(crate) const SNAPSHOT_TIMEOUT_MS: u64 = 10_000;
+/// One snapshot piece, or the installation at the end, takes at most so long.
+const SNAPSHOT_TIMEOUT_MS: u64 = 10_000;
+
+/// A snapshot piece without an answer is sent again after so long, until its time is over.
+pub(crate) const PIECE_RETRY: Duration = Duration::from_millis(1_000);
 
 /// openraft's configuration.
 pub(crate) fn openraft_config(

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft_rt::{AsyncRuntime, Instant, Watch, WatchReceiver};
+use openraft_rt::{AsyncRuntime, Instant, Select2, Watch, WatchReceiver};
 use quorate_ledger::{Command, Outcome, ShardCommand};
 use quorate_storage::{DirectoryId, Log, LogOptions, MemoryDisk, Snapshots};
 use quorate_types::{Faults, Gone, GroupId, Index, NodeId, Submission, TaskId, TaskSpec, Time};
@@ -179,7 +179,10 @@ impl<RT: AsyncRuntime> Cluster<RT> {
         while !condition(self) {
             assert!(RT::Instant::now() < deadline, "never {what}: {:#?}", self.statuses());
             // Positions move without being told.
-            drop(RT::select2(ear.changed(), RT::sleep(Duration::from_millis(5))).await);
+            match RT::select2(ear.changed(), RT::sleep(Duration::from_millis(5))).await {
+                Select2::First(Err(_)) => panic!("the bell is gone"),
+                Select2::First(Ok(())) | Select2::Second(()) => {}
+            }
         }
     }
 
