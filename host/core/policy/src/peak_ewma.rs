@@ -9,7 +9,7 @@ use quorate_types::rng::Rng;
 
 use crate::balancer::{Balancer, Descriptor, Fault, Feature, Observation, Outcome, Slot, Snapshot};
 use crate::native::Config;
-use crate::seats::{Seats, check_batch, counted, descriptor, invalid};
+use crate::seats::{Seats, counted, descriptor, invalid};
 
 /// The schema of its state: "PE", version 1.
 pub const STATE_SCHEMA: u32 = 0x5045_0001;
@@ -128,7 +128,8 @@ impl PeakEwma {
         self.rng = Rng::new(u64::from_le_bytes(*take(&mut rest).ok_or_else(length)?));
         self.tick = u64::from_le_bytes(*take(&mut rest).ok_or_else(length)?);
         let count = u32::from_le_bytes(*take(&mut rest).ok_or_else(length)?);
-        if rest.len() % SEAT_LEN != 0 || Ok(rest.len() / SEAT_LEN) != usize::try_from(count) {
+        let seats = usize::try_from(count).ok();
+        if seats.and_then(|seats| seats.checked_mul(SEAT_LEN)) != Some(rest.len()) {
             return Err(length());
         }
         let mut rows = Vec::new();
@@ -232,7 +233,6 @@ impl Balancer for PeakEwma {
     }
 
     fn pick_batch(&mut self, key: u64, count: u32, out: &mut Vec<Slot>) -> Result<(), Fault> {
-        check_batch(count)?;
         for nth in 0..count {
             out.extend(self.pick(key.wrapping_add(nth.into()), 1)?);
         }

@@ -3,7 +3,7 @@
 
 use crate::balancer::{Descriptor, Fault, Feature, Slot};
 
-/// Most picks in one batch, of every built-in policy.
+/// Most picks in one batch, of every built-in component; the answers here have no such bound.
 pub(crate) const BATCH_MAX: u32 = 1024;
 
 /// One row a slot, ascending.
@@ -111,15 +111,6 @@ impl<T> Seats<T> {
 /// A refusal of the caller's input.
 pub(crate) fn invalid(why: &str) -> Fault {
     Fault::Invalid(why.to_owned())
-}
-
-/// Whether a batch of this size may be asked for.
-pub(crate) fn check_batch(count: u32) -> Result<(), Fault> {
-    if count > BATCH_MAX {
-        Err(invalid("the batch is larger than the policy allows"))
-    } else {
-        Ok(())
-    }
 }
 
 /// The descriptor of a policy that reads what it writes.
