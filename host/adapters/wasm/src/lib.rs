@@ -22,6 +22,7 @@ mod admit;
 pub mod agent;
 mod balancer;
 mod bindings;
+pub mod builtin;
 mod cache;
 mod compiler;
 mod engine;
