@@ -28,7 +28,7 @@ struct End {
 #[test]
 fn nothing_acknowledged_is_lost_under_any_seed() {
     for seed in 1..=SEEDS {
-        let end = run(seed);
+        let end = run(&mut SimRuntime::with_seed(seed), seed);
         println!("seed {seed}: {end:?}");
         assert!(end.acked > FAULTS, "seed {seed}: the client got through");
     }
@@ -37,12 +37,18 @@ fn nothing_acknowledged_is_lost_under_any_seed() {
 #[test]
 fn the_same_seed_is_the_same_run() {
     for seed in [1, 11, 21] {
-        assert_eq!(run(seed), run(seed), "seed {seed}");
+        let [first, second] = [(); 2].map(|()| {
+            let mut runtime = SimRuntime::with_seed(seed);
+            runtime.record_trace(true);
+            (run(&mut runtime, seed), runtime.take_trace())
+        });
+        assert_eq!(first.0, second.0, "seed {seed}");
+        assert!(first.1 == second.1, "seed {seed}: other polls, timers or draws");
     }
 }
 
-fn run(seed: u64) -> End {
-    SimRuntime::with_seed(seed).block_on(async move {
+fn run(runtime: &mut SimRuntime, seed: u64) -> End {
+    runtime.block_on(async move {
         let mut rng = Rng::new(seed);
         let voters = if seed % 3 == 0 { 5 } else { 3 };
         let compaction = Compaction { entries_per_snapshot: 40, entries_kept: 10 };
