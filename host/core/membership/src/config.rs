@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_types::{Incarnation, NodeId};
 
-use crate::record::INCARNATION_MAX;
+use crate::table::INCARNATION_AHEAD_MAX;
 
 /// Members in one cluster. A digest names each of them in one frame; the full mesh
 /// itself is meant for 64 (DESIGN section 6).
@@ -18,9 +18,10 @@ pub struct Config {
     pub node: NodeId,
     /// Every member, this node included; at most `MEMBERS_MAX`.
     pub members: BTreeSet<NodeId>,
-    /// Names this life in gossip, below `INCARNATION_MAX`. It should exceed that of every
-    /// earlier life (wall-clock microseconds at start do); a smaller one costs an exchange in
-    /// which peers say so and the node jumps above. It is not the number that the ledger gives.
+    /// Names this life in gossip, below 2^52. It should exceed that of every earlier life
+    /// (wall-clock microseconds since 1970 at the start do, until 2112); a smaller one costs an
+    /// exchange in which peers say so and the node jumps above. It is not the number that the
+    /// ledger gives.
     pub incarnation: Incarnation,
     /// How this node judges others.
     pub detection: Detection,
@@ -86,7 +87,10 @@ impl Config {
             self.detection;
         assert!(self.members.contains(&self.node), "a node is a member of its cluster");
         assert!(self.members.len() <= MEMBERS_MAX, "a digest names every member in one frame");
-        assert!(self.incarnation < INCARNATION_MAX, "an incarnation can always be exceeded");
+        assert!(
+            self.incarnation.0 < INCARNATION_AHEAD_MAX,
+            "whoever knows nothing of a node believes its first incarnation"
+        );
         assert!(ping_timeout < indirect_timeout, "those who are asked wait for a ping themselves");
         assert!(suspicion_min <= suspicion_max, "confirmation shortens a suspicion");
         assert!(!self.flush_every.is_zero() && !self.sync_every.is_zero(), "time goes on");

@@ -87,8 +87,6 @@ pub enum Reason {
     HeardByOthers,
     /// It raised its version above the one that was suspected.
     Refuted,
-    /// It began a new life, as others say.
-    Reborn,
     /// Neither it nor those asked to reach it answered.
     ProbesFailed,
     /// Its process is not there: the connection was refused.
@@ -104,7 +102,6 @@ impl Reason {
             Self::Heard => "it answers",
             Self::HeardByOthers => "it answers another node",
             Self::Refuted => "it refuted the suspicion",
-            Self::Reborn => "it began a new life",
             Self::ProbesFailed => "it answered neither this node nor those asked to reach it",
             Self::Refused => "its connection was refused",
             Self::SuspicionExpired => "it stayed suspect for too long",

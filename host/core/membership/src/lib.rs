@@ -22,17 +22,29 @@
 //! * `table`: the records of one owner and how deltas merge.
 //! * `frame`: what is said, in bytes.
 //! * `gossip`: flush, digests, marks.
-//! * `probe`, `health`, `suspicion`: the parts of the detector.
+//! * `detector`, of `probe`, `health` and `suspicion`: who answers.
+//! * `readings`: the newest readings by agent.
 //! * `membership`: the whole.
 
 #![forbid(unsafe_code)]
 
 mod config;
+mod detector;
+mod frame;
+mod gossip;
+mod health;
 mod io;
 mod membership;
+mod probe;
+mod readings;
 mod record;
+mod suspicion;
+mod table;
 
 pub use config::{Config, Detection, MEMBERS_MAX};
+pub use frame::{FrameError, FrameFault, GOSSIP_FRAME_BYTES_MAX};
 pub use io::{Effect, Input, Reason, Status};
-pub use membership::{FrameError, Member, Membership, ReadingView};
-pub use record::{INCARNATION_MAX, Presence, PublishError, Standing, VALUE_BYTES_MAX};
+pub use membership::{Member, Membership};
+pub use readings::ReadingView;
+pub use record::{KEYS_MAX, Presence, PublishError, Standing, VALUE_BYTES_MAX};
+pub use table::DeltaFault;
