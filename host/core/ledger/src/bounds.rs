@@ -12,10 +12,6 @@ pub(crate) const FEATURE_LEVEL_FIRST: u32 = 1;
 /// The highest feature level of this program.
 pub(crate) const FEATURE_LEVEL_KNOWN: u32 = 1;
 
-/// Agents of record, retired ones included. Beyond it the longest retired is forgotten; with as
-/// many alive, registration is refused. 64 Ki records of below 1 KiB stay below 64 MiB.
-pub(crate) const AGENTS_MAX: usize = 1 << 16;
-
 /// Slots that can hold a policy.
 pub(crate) const SLOTS_MAX: usize = 64;
 
@@ -50,9 +46,12 @@ const RETENTION_MS_MAX: u64 = 30 * 24 * 3600 * 1000;
 const REASON_BYTES_MAX: usize = 4096;
 const CONFIG_BYTES_MAX: usize = 64 << 10;
 
-/// How many tasks a shard holds. The same everywhere outside tests.
+/// How many records are held. The same everywhere outside tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
+    /// Agents of record, retired ones included. Beyond it the longest retired is forgotten; with as
+    /// many alive, registration is refused. 64 Ki records of below 1 KiB stay below 64 MiB.
+    pub(crate) agents_max: usize,
     /// Unfinished tasks; more are refused as busy. At 10,000 completions a second ten seconds' worth.
     pub(crate) open_max: usize,
     /// Inline content of unfinished tasks, bytes: 100,000 tasks of 2.5 KiB, or 4,096 of the largest.
@@ -66,6 +65,7 @@ pub(crate) struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
+            agents_max: 1 << 16,
             open_max: 100_000,
             open_bytes_max: 256 << 20,
             finished_max: 1_000_000,

@@ -38,7 +38,7 @@ impl Ledger {
         Self {
             index: Index(0),
             time: Time::ZERO,
-            system: System::new(),
+            system: System::new(bounds),
             shard: Shard::new(faults, bounds),
             unadopted: OrdSet::new(),
         }

@@ -15,7 +15,7 @@ use quorate_types::{
 };
 
 use crate::bounds::{
-    AGENTS_MAX, BUSY_RETRY_MS, FEATURE_LEVEL_FIRST, SLOTS_MAX, check_agent, check_policy, clip,
+    BUSY_RETRY_MS, Bounds, FEATURE_LEVEL_FIRST, SLOTS_MAX, check_agent, check_policy, clip,
 };
 use crate::command::{Activate, NodeDown, NodeUp, RetireAgent, SystemCommand};
 use crate::outcome::Outcome;
@@ -114,6 +114,7 @@ pub(crate) struct System {
     /// Agents that do not, longest retired first; derived.
     retired: OrdSet<(Time, AgentId)>,
     sum: SetHash,
+    bounds: Bounds,
 }
 
 /// The answer of a step: a refusal changes nothing.
@@ -129,9 +130,9 @@ pub(crate) struct Effects {
 }
 
 impl System {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(bounds: Bounds) -> Self {
         let counters = Counters { feature_level: FEATURE_LEVEL_FIRST, agents: 0 };
-        Self { counters, ..Self::default() }
+        Self { counters, bounds, ..Self::default() }
     }
 
     /// The transition table.
@@ -252,7 +253,7 @@ impl System {
 
     /// Forgets the longest retired agent when there are too many of record.
     fn make_room(&mut self, effects: &mut Effects) -> Result<(), Refusal> {
-        if self.agents.len() < AGENTS_MAX {
+        if self.agents.len() < self.bounds.agents_max {
             return Ok(());
         }
         let Some((_at, oldest)) = self.retired.get_min().copied() else {

@@ -11,8 +11,8 @@ use quorate_types::{
 use super::fixture::{
     N1, World, activation, agent, assignment, complete, fail, states, task, text,
 };
-use crate::bounds::{Bounds, LOST_MAX};
-use crate::{Outcome, ShardCommand, SystemCommand, Unassigned};
+use crate::bounds::{Bounds, EPOCHS_MAX, LOST_MAX};
+use crate::{Outcome, SLOT_BALANCER, ShardCommand, SystemCommand, Unassigned};
 
 #[test]
 fn a_task_is_submitted_leased_and_completed() {
@@ -55,6 +55,12 @@ fn a_completion_repeated_is_acknowledged_and_happens_once() {
     let again = world.apply(complete(id, token, "second"));
     assert_eq!((again.outcome, again.events), (Outcome::Done, vec![]));
     assert_eq!(world.task(id).result, Some(text("first")));
+    let large = Payload::Inline(vec![0; INLINE_BYTES_MAX + 1].into());
+    let other = world.submit(task(&[]));
+    let other_token = world.assign(other, life);
+    let command = ShardCommand::Complete { task: other, token: other_token, result: large };
+    let large = world.refusal(command);
+    assert!(matches!(large, Refusal::TooLarge { .. }), "{large}");
     let stale = world.refusal(complete(id, Token(token.0 + 1), "third"));
     assert!(matches!(stale, Refusal::Conflict(_)), "{stale}");
 }
@@ -214,6 +220,32 @@ fn a_batch_refuses_each_by_itself() {
     };
     assert!(matches!(busy, Err(Refusal::Busy { .. })), "{busy:?}");
     assert_eq!(world.submit_with_nonce(task(&[]), 1).as_ref(), answers[0].as_ref(), "full or not");
+}
+
+#[test]
+fn inline_content_fills_the_queue_as_tasks_do() {
+    let mut world = World::with(&Faults::none(), Bounds { open_bytes_max: 8, ..Bounds::default() });
+    let eight = TaskSpec { input: text("12345678"), ..task(&[]) };
+    let first = world.submit(eight.clone());
+    let busy = world.submit_with_nonce(eight.clone(), 77);
+    assert!(matches!(busy, Err(Refusal::Busy { .. })), "{busy:?}");
+    world.apply(ShardCommand::Cancel(first));
+    world.submit(eight);
+}
+
+#[test]
+fn assignments_are_counted_under_the_newest_epochs() {
+    let mut world = World::new();
+    let life = world.with_agent(&[]);
+    for n in 0..=EPOCHS_MAX {
+        let id = world.submit(task(&[]));
+        world.assign(id, life);
+        world.activate(&format!("policy-{n}"));
+        world.adopt();
+    }
+    let counted = world.ledger.decisions(SLOT_BALANCER);
+    let newest: Vec<_> = (1..=EPOCHS_MAX).map(|n| u64::try_from(n).expect("small")).collect();
+    assert!(counted.keys().map(|epoch| epoch.0).eq(newest), "{counted:?}");
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use quorate_types::{
-    AgentId, Faults, Incarnation, Index, NodeId, PolicyEpoch, Submission, TaskId, TaskSpec, Time,
-    Timeouts, Token,
+    AgentId, Faults, Incarnation, Index, NodeId, PolicyEpoch, Submission, TaskId, TaskSpec,
+    TaskState, Time, Timeouts, Token,
 };
 
 use super::fixture::{activation, agent, assignment, complete, fail, task, text};
@@ -19,8 +19,13 @@ use crate::{
 };
 
 /// Small, so that short histories meet them.
-const BOUNDS: Bounds =
-    Bounds { open_max: 10, open_bytes_max: 400, finished_max: 5, finished_bytes_max: 200 };
+const BOUNDS: Bounds = Bounds {
+    agents_max: 3,
+    open_max: 10,
+    open_bytes_max: 400,
+    finished_max: 5,
+    finished_bytes_max: 200,
+};
 const CAPABILITIES: [&[&str]; 3] = [&[], &["index"], &["index", "rust"]];
 
 /// One move. Numbers choose among what there is; `lag` takes something older than the newest.
@@ -50,31 +55,38 @@ fn lag() -> impl Strategy<Value = u64> {
 }
 
 fn moves() -> impl Strategy<Value = Move> {
-    let (node, task, agent) = (1..4_u64, 0..12_u64, 0..6_u64);
+    let (node, task, agent) = (1..3_u64, 0..12_u64, 0..8_u64);
     prop_oneof![
-        6 => (0..3_usize, proptest::option::of(0..4_u8), 0..2_u8, any::<bool>())
+        9 => (0..3_usize, proptest::option::of(0..4_u8), 0..2_u8, any::<bool>())
             .prop_map(|(kind, key, body, hasty)| Move::Submit { kind, key, body, hasty }),
-        1 => (node.clone(), 0..3_u64).prop_map(|(node, boot)| Move::NodeUp { node, boot }),
+        1 => (node.clone(), 0..2_u64).prop_map(|(node, boot)| Move::NodeUp { node, boot }),
         1 => (node.clone(), lag()).prop_map(|(node, lag)| Move::NodeDown { node, lag }),
-        2 => (node, 0..4_u8, lag()).prop_map(|(node, name, lag)| Move::Register { node, name, lag }),
+        5 => (node, 0..4_u8, lag()).prop_map(|(node, name, lag)| Move::Register { node, name, lag }),
         1 => (agent.clone(), lag()).prop_map(|(agent, lag)| Move::Retire { agent, lag }),
         1 => (0..3_u8).prop_map(|policy| Move::Activate { policy }),
-        4 => Just(Move::Adopt),
+        9 => Just(Move::Adopt),
         1 => any::<usize>().prop_map(|nth| Move::AdoptAgain { nth }),
-        9 => (task.clone(), agent, lag(), lag()).prop_map(|(task, agent, life_lag, epoch_lag)| {
+        24 => (task.clone(), agent, lag(), lag()).prop_map(|(task, agent, life_lag, epoch_lag)| {
             Move::Assign { task, agent, life_lag, epoch_lag }
         }),
-        5 => (task.clone(), lag()).prop_map(|(task, lag)| Move::Complete { task, lag }),
-        3 => (task.clone(), lag(), any::<bool>())
+        8 => (task.clone(), lag()).prop_map(|(task, lag)| Move::Complete { task, lag }),
+        6 => (task.clone(), lag(), any::<bool>())
             .prop_map(|(task, lag, retry)| Move::Fail { task, lag, retry }),
-        1 => (proptest::collection::vec(task.clone(), 1..4), lag())
+        2 => (proptest::collection::vec(task.clone(), 1..4), lag())
             .prop_map(|(tasks, lag)| Move::Expire { tasks, lag }),
         1 => task.prop_map(|task| Move::Cancel { task }),
         2 => Just(Move::Sweep),
-        4 => (0..900_u64, proptest::bool::weighted(0.1))
+        9 => (0..900_u64, proptest::bool::weighted(0.1))
             .prop_map(|(ms, back)| Move::Clock { ms, back }),
         1 => Just(Move::Restore),
     ]
+}
+
+const WAITING: [TaskState; 2] = [TaskState::Queued, TaskState::Retrying];
+
+fn one_of<T: Copy>(all: &[T], drawn: u64) -> Option<T> {
+    let nth = usize::try_from(drawn).ok()?.checked_rem(all.len())?;
+    all.get(nth).copied()
 }
 
 struct History {
@@ -127,15 +139,18 @@ impl History {
         self.oracle.check(&self.one);
     }
 
-    /// Counted from the newest task, so that most choices still are of record.
-    fn task(&self, back: u64) -> TaskId {
+    /// Mostly a task in one of these states, else whichever is that far back from the newest.
+    fn task(&self, drawn: u64, states: &[TaskState]) -> TaskId {
         let newest = self.one.shard.counters.tasks;
-        TaskId::new(0, newest.saturating_sub(back + 1))
+        let any = TaskId::new(0, newest.saturating_sub(drawn + 1));
+        let fit = self.one.shard.tasks.values().map(|kept| &kept.task);
+        let fit = fit.filter(|task| states.contains(&task.state())).map(|task| task.id);
+        one_of(&fit.collect::<Vec<_>>(), drawn).filter(|_id| drawn < 10).unwrap_or(any)
     }
 
     /// A task and the token of its lease or, where it has none, of its last one; or an older one.
-    fn lease(&self, back: u64, lag: u64) -> (TaskId, Token) {
-        let id = self.task(back);
+    fn lease(&self, drawn: u64, lag: u64) -> (TaskId, Token) {
+        let id = self.task(drawn, &[TaskState::Leased]);
         let why = self.one.why(id);
         let newest = why.and_then(|why| why.decisions.last().map(|last| last.token.0));
         (id, Token(newest.unwrap_or(0).saturating_sub(lag)))
@@ -146,9 +161,11 @@ impl History {
         (NodeId(node), Incarnation(recorded.saturating_sub(lag)))
     }
 
-    fn life_of_agent(&self, agent: u64, lag: u64) -> (AgentId, Incarnation) {
-        let known = self.one.system.counters.agents.max(1);
-        let id = AgentId(1 + agent % known);
+    /// Mostly of an agent that lives, else of any.
+    fn life_of_agent(&self, drawn: u64, lag: u64) -> (AgentId, Incarnation) {
+        let any = AgentId(1 + drawn % self.one.system.counters.agents.max(1));
+        let live: Vec<_> = self.one.agents().map(|agent| agent.id).collect();
+        let id = one_of(&live, drawn).filter(|_id| drawn < 6).unwrap_or(any);
         let recorded = self.one.agent(id).map_or(0, |agent| agent.incarnation.0);
         (id, Incarnation(recorded.saturating_sub(lag)))
     }
@@ -192,7 +209,7 @@ impl History {
                 let epoch = self.one.policy(SLOT_BALANCER).map_or(0, |policy| policy.epoch.0);
                 let epoch = PolicyEpoch(epoch.saturating_sub(epoch_lag));
                 let life = self.life_of_agent(agent, life_lag);
-                let chosen = assignment(self.task(task), life, epoch);
+                let chosen = assignment(self.task(task, &WAITING), life, epoch);
                 self.apply(ShardCommand::Assign(vec![chosen.clone(), chosen]));
             }
             Move::Complete { task, lag } => {
@@ -204,10 +221,12 @@ impl History {
                 self.apply(fail(id, token, retry));
             }
             Move::Expire { ref tasks, lag } => {
-                let leases = tasks.iter().map(|back| self.lease(*back, lag)).collect();
+                let leases = tasks.iter().map(|drawn| self.lease(*drawn, lag)).collect();
                 self.apply(ShardCommand::Expire { leases, reason });
             }
-            Move::Cancel { task } => self.apply(ShardCommand::Cancel(self.task(task))),
+            Move::Cancel { task } => {
+                self.apply(ShardCommand::Cancel(self.task(task, &[])));
+            }
             Move::Sweep => self.apply(ShardCommand::Sweep),
             Move::Clock { ms, back } => {
                 let span = Duration::from_millis(ms);
@@ -225,7 +244,7 @@ impl History {
             input: text(&"x".repeat(40 + usize::from(body))),
             idempotency_key: key.map(|key| key.to_string()),
             priority: u8::try_from(kind).expect("small"),
-            not_before: (body == 1).then(|| self.now + Duration::from_millis(300)),
+            not_before: (body == 1 && kind == 2).then(|| self.now + Duration::from_millis(300)),
             deadline: hasty.then(|| self.now + Duration::from_secs(2)),
             retention_ms: 1500,
             timeouts,
@@ -260,8 +279,8 @@ proptest! {
 
     #[test]
     fn no_history_diverges_loses_repeats_or_passes_a_fence(
-        choices in proptest::collection::vec(moves(), 1..120),
-        held_at in 0..120_usize,
+        choices in proptest::collection::vec(moves(), 1..160),
+        held_at in 0..160_usize,
     ) {
         let mut history = History::new();
         let mut held = None;

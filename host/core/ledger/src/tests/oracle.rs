@@ -72,7 +72,10 @@ impl Oracle {
             }
             _other => {}
         }
-        events.iter().for_each(|event| self.step(event));
+        for event in events {
+            entitled(command, event);
+            self.step(event);
+        }
     }
 
     fn assigned(&mut self, chosen: &Assignment, answer: &Result<Token, Unassigned>) {
@@ -112,6 +115,20 @@ impl Oracle {
             }
         }
         in_one_place_each(ledger);
+    }
+}
+
+/// Whoever ends an attempt holds its token (which `step` compares with the lease's).
+fn entitled(command: Option<&ShardCommand>, event: &EventKind) {
+    let EventKind::Task { task: ended, token: Some(of), .. } = event else { return };
+    match command {
+        Some(
+            ShardCommand::Complete { task, token, .. } | ShardCommand::Fail { task, token, .. },
+        ) => assert_eq!((ended, of), (task, token), "ended under another token"),
+        Some(ShardCommand::Expire { leases, .. }) => {
+            assert!(leases.contains(&(*ended, *of)), "{ended} expired under another token");
+        }
+        _other => {}
     }
 }
 

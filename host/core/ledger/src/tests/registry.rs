@@ -1,9 +1,14 @@
 //! Nodes and agents of record, and how their ends reach tasks.
 
-use quorate_types::{CapabilitySet, EventKind, Incarnation, NodeId, Refusal, TaskState};
+use std::time::Duration;
+
+use quorate_types::{
+    CapabilitySet, Digest, EventKind, Faults, Incarnation, NodeId, PolicyEpoch, Refusal, TaskState,
+};
 
 use super::fixture::{N1, World, agent, states, task};
-use crate::{ApplyError, Command, NodeDown, Outcome, SystemCommand};
+use crate::bounds::{Bounds, SLOTS_MAX};
+use crate::{Activate, ApplyError, Command, NodeDown, Outcome, RetireAgent, SystemCommand};
 
 const N2: NodeId = NodeId(2);
 
@@ -84,6 +89,53 @@ fn no_agent_begins_on_a_node_that_is_down_or_unknown() {
     assert!(matches!(fenced, Refusal::Conflict(_)), "{fenced}");
     let future = world.refusal(SystemCommand::RegisterAgent(agent("a", N1, Incarnation(9), &[])));
     assert!(matches!(future, Refusal::Conflict(_)), "{future}");
+}
+
+#[test]
+fn of_too_many_agents_the_longest_retired_is_forgotten() {
+    let mut world = World::with(&Faults::none(), Bounds { agents_max: 2, ..Bounds::default() });
+    let life = world.start(N1, 1);
+    let named = |name: &str| agent(name, N1, life, &[]);
+    let (a, b) = (world.register(named("a")), world.register(named("b")));
+    world.adopt();
+    let id = world.submit(task(&[]));
+    world.assign(id, b);
+    let full = world.refusal(SystemCommand::RegisterAgent(named("c")));
+    assert!(matches!(full, Refusal::Busy { .. }), "{full}");
+    for (agent, incarnation) in [b, a] {
+        world.wait(Duration::from_secs(1));
+        let reason = "done".to_owned();
+        world.apply(SystemCommand::RetireAgent(RetireAgent { agent, incarnation, reason }));
+    }
+    let c = world.register(named("c"));
+    assert!(world.ledger.agent(b.0).is_none() && world.ledger.agent(a.0).is_some());
+    assert!(world.ledger.agent_named("default", "b").is_none());
+    assert_eq!(states(&world.adopt()), [(id, TaskState::Queued)], "though never seen retired");
+    assert!(!world.ledger.shard.agents.contains_key(&b.0));
+    let again = world.register(named("b"));
+    assert!(again.0 > c.0 && again.1 == Incarnation(1), "a number is never given again");
+    world.adopt();
+    world.assign(id, again);
+}
+
+#[test]
+fn slots_are_bounded() {
+    let mut world = World::new();
+    let policy = |slot: String| {
+        SystemCommand::ActivatePolicy(Activate {
+            slot,
+            name: "native".to_owned(),
+            digest: Digest::default(),
+            world: "quorate:balancer@0.1.0".to_owned(),
+            config: bytes::Bytes::new(),
+        })
+    };
+    for n in 0..SLOTS_MAX {
+        let activated = world.outcome(policy(format!("slot-{n}")));
+        assert!(matches!(activated, Outcome::Activated(PolicyEpoch(1), _)), "{activated:?}");
+    }
+    let full = world.refusal(policy("one more".to_owned()));
+    assert!(matches!(full, Refusal::Invalid(_)), "{full}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use quorate_types::door::TaskFilter;
 use quorate_types::{Digest, Faults, Payload, TaskSpec, TaskState, Time, Timeouts};
 
-use super::fixture::{World, complete, states, task};
+use super::fixture::{World, complete, states, task, text};
 use crate::bounds::{Bounds, SWEEP_MAX};
 use crate::{Outcome, ShardCommand};
 
@@ -86,6 +86,38 @@ fn a_finished_record_is_forgotten_after_its_retention_with_its_key_and_blobs() {
     assert!(refused.contains("no longer kept"), "{refused}");
     let again = world.submit_with_nonce(spec, 1).expect("the key is free again");
     assert!(!again.existed && again.id > id, "a number is never given again");
+}
+
+#[test]
+fn a_blob_is_referred_to_until_the_last_record_is_forgotten() {
+    let mut world = World::new();
+    let life = world.with_agent(&[]);
+    let blob = Payload::Blob { digest: Digest::of(b"shared"), size: 6 };
+    let short = TaskSpec { input: blob.clone(), retention_ms: 1000, ..task(&[]) };
+    let long = TaskSpec { retention_ms: 2000, ..task(&[]) };
+    let (asks, answers) = (world.submit(short), world.submit(long));
+    world.apply(ShardCommand::Cancel(asks));
+    let token = world.assign(answers, life);
+    world.apply(ShardCommand::Complete { task: answers, token, result: blob });
+    let refers = |world: &World| world.ledger.refers_to(&Digest::of(b"shared"));
+    assert_eq!(world.wait(SECOND).outcome(ShardCommand::Sweep), swept(0, 1));
+    assert!(refers(&world), "a result still does");
+    assert_eq!(world.wait(SECOND).outcome(ShardCommand::Sweep), swept(0, 1));
+    assert!(!refers(&world));
+}
+
+#[test]
+fn finished_content_that_is_too_much_goes_before_its_time() {
+    let bounds = Bounds { finished_bytes_max: 8, ..Bounds::default() };
+    let mut world = World::with(&Faults::none(), bounds);
+    let five = TaskSpec { input: text("12345"), ..task(&[]) };
+    let [first, second] = [(); 2].map(|()| {
+        let id = world.submit(five.clone());
+        world.wait(SECOND).apply(ShardCommand::Cancel(id));
+        id
+    });
+    assert_eq!(world.outcome(ShardCommand::Sweep), swept(0, 1));
+    assert!(world.ledger.was_forgotten(first) && !world.ledger.was_forgotten(second));
 }
 
 #[test]
