@@ -16,6 +16,7 @@ use quorate_types::rng::Rng;
 use quorate_types::{Gone, NodeId, Time};
 
 use crate::config::{Config, Detection};
+use crate::errands::{Errand, Errands};
 use crate::frame::{Ask, Asked, Message, Nonce};
 use crate::health::Health;
 use crate::io::{Reason, Status};
@@ -25,10 +26,6 @@ use crate::suspicion::{self, Accusations};
 
 /// Pings in one `probe_every`: every member of a full mesh.
 const PINGS_MAX: usize = 64;
-
-/// Pings on behalf of others under way. Two for each of 64 members that all ask at once; beyond
-/// that the asker is told that the target was not reached.
-const ERRANDS_MAX: usize = 128;
 
 /// What the detector wants done.
 #[derive(Debug)]
@@ -45,15 +42,6 @@ pub(crate) enum Act {
     },
 }
 
-/// A ping on behalf of another.
-#[derive(Debug)]
-struct Errand {
-    asker: NodeId,
-    nonce: u64,
-    target: NodeId,
-    until: Time,
-}
-
 /// What this node thinks of each other member.
 #[derive(Debug)]
 pub(crate) struct Detector {
@@ -62,7 +50,7 @@ pub(crate) struct Detector {
     period: Duration,
     peers: BTreeMap<NodeId, Peer>,
     accusations: Accusations,
-    errands: BTreeMap<u64, Errand>,
+    errands: Errands,
     health: Health,
     last_nonce: u64,
     rng: Rng,
@@ -86,7 +74,7 @@ impl Detector {
             period,
             peers: peers.collect(),
             accusations: Accusations::default(),
-            errands: BTreeMap::new(),
+            errands: Errands::default(),
             health: Health::default(),
             last_nonce: rng.next_u64() >> 1,
             rng,
@@ -112,7 +100,7 @@ impl Detector {
 
     pub(crate) fn deadline(&self) -> Option<Time> {
         let peers = self.peers.values().filter_map(Peer::deadline);
-        peers.chain(self.errands.values().map(|errand| errand.until)).min()
+        peers.chain(self.errands.deadline()).min()
     }
 
     pub(crate) fn peer_up(&mut self, now: Time, node: NodeId) {
@@ -157,15 +145,13 @@ impl Detector {
     }
 
     /// Given before `heard`, which ends the probe.
-    pub(crate) fn ack(&mut self, from: NodeId, nonce: u64) {
+    pub(crate) fn ack(&mut self, now: Time, from: NodeId, nonce: u64) {
         let Some(peer) = self.peers.get(&from) else { return };
         match &peer.probe {
-            Probe::Direct { nonce: sent, .. } if *sent == nonce => self.health.improve(),
+            Probe::Direct { nonce: sent, .. } if *sent == nonce => self.health.improve(now),
             Probe::Resting(_) | Probe::Direct { .. } | Probe::Indirect { .. } => {}
         }
-        if self.errands.get(&nonce).is_some_and(|errand| errand.target == from)
-            && let Some(errand) = self.errands.remove(&nonce)
-        {
+        if let Some(errand) = self.errands.end(nonce, from) {
             self.report(&errand, true);
         }
     }
@@ -173,16 +159,15 @@ impl Detector {
     /// Another node asks this one to ping a third.
     pub(crate) fn ask(&mut self, now: Time, asker: NodeId, ask: Ask) {
         let target = NodeId(ask.target);
-        let nonce = self.next_nonce();
         let until = now + self.spans.ping_timeout;
         let errand = Errand { asker, nonce: ask.nonce, target, until };
+        let ping = self.next_nonce();
         let reachable = self.peers.get(&target).is_some_and(|peer| peer.connected);
-        if !reachable || self.errands.len() >= ERRANDS_MAX {
+        if reachable && self.errands.begin(ping, errand) {
+            self.acts.push_back(Act::Send(target, Message::Ping(Nonce { nonce: ping })));
+        } else {
             self.report(&errand, false);
-            return;
         }
-        self.acts.push_back(Act::Send(target, Message::Ping(Nonce { nonce })));
-        self.errands.insert(nonce, errand);
     }
 
     /// One of those who were asked answers.
@@ -251,8 +236,8 @@ impl Detector {
     }
 
     /// Others accuse this node: it may be slow itself.
-    pub(crate) fn doubted(&mut self) {
-        self.health.worsen();
+    pub(crate) fn doubted(&mut self, now: Time) {
+        self.health.worsen(now);
     }
 
     /// Does what is due, after every input that was there.
@@ -277,15 +262,7 @@ impl Detector {
         for node in dead {
             self.judge(now, node, Status::Down, Reason::SuspicionExpired);
         }
-        let unanswered: Vec<u64> = self
-            .errands
-            .iter()
-            .filter(|(_, errand)| errand.until <= now)
-            .map(|(nonce, _)| *nonce)
-            .collect();
-        for errand in
-            unanswered.iter().filter_map(|nonce| self.errands.remove(nonce)).collect::<Vec<_>>()
-        {
+        for errand in self.errands.expire(now) {
             self.report(&errand, false);
         }
     }
@@ -295,9 +272,10 @@ impl Detector {
         let earliest = self.peers.values().filter_map(Peer::deadline).min();
         let late = earliest.is_some_and(|at| at + self.spans.late_after < now);
         if !late {
+            self.health.settle(now);
             return;
         }
-        self.health.worsen();
+        self.health.worsen(now);
         let grace = now + self.health.stretch(self.spans.ping_timeout);
         for peer in self.peers.values_mut().filter(|peer| !peer.forgiven && peer.overdue(now)) {
             peer.forgiven = true;
@@ -329,7 +307,7 @@ impl Detector {
             // SWIM 4.2: suspect it. Lifeguard: silence of those asked speaks against this node.
             Probe::Indirect { asked, .. } => {
                 if !asked.is_empty() {
-                    self.health.worsen();
+                    self.health.worsen(now);
                 }
                 self.failed(now, node);
             }

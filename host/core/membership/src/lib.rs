@@ -22,7 +22,7 @@
 //! * `table`: the records of one owner and how deltas merge.
 //! * `frame`: what is said, in bytes.
 //! * `gossip`: flush, digests, marks.
-//! * `detector`, of `probe`, `health` and `suspicion`: who answers.
+//! * `detector`, of `probe`, `errands`, `health` and `suspicion`: who answers.
 //! * `readings`: the newest readings by agent.
 //! * `membership`: the whole.
 
@@ -30,6 +30,7 @@
 
 mod config;
 mod detector;
+mod errands;
 mod frame;
 mod gossip;
 mod health;

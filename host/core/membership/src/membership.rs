@@ -219,7 +219,7 @@ impl Membership {
     fn message(&mut self, now: Time, from: NodeId, message: Message<'_>) -> Result<(), FrameFault> {
         match message {
             Message::Ping(ping) => self.detector(now).ping(from, ping.nonce),
-            Message::Ack(ack) => self.detector(now).ack(from, ack.nonce),
+            Message::Ack(ack) => self.detector(now).ack(now, from, ack.nonce),
             Message::Ask(ask) => self.detector(now).ask(now, from, ask),
             Message::Asked(answer) => self.detector(now).asked(now, from, answer),
             Message::Digest(digest) => self.gossip.digest(now, from, &digest),
@@ -283,7 +283,7 @@ impl Membership {
         if accused < own {
             return;
         }
-        self.detector(now).doubted();
+        self.detector(now).doubted(now);
         if accused.incarnation > own.incarnation || accused > own {
             self.gossip.exceed(now, accused.incarnation);
         } else if let Some(presence) = self.presences.get(&me) {

@@ -116,6 +116,22 @@ fn a_node_that_always_comes_late_still_sees_the_dead() {
 }
 
 #[test]
+fn a_node_in_a_busy_cluster_that_sends_no_pings_trusts_itself_again() {
+    let mut cluster = Cluster::settled(3, 33);
+    cluster.stall(n(1), ms(500));
+    for round in 0..120 {
+        for node in cluster.members() {
+            cluster.publish(node, node.0, round);
+        }
+        cluster.run(ms(50));
+        if round == 12 {
+            assert!(cluster.core(n(1)).health() > 0);
+        }
+    }
+    assert_eq!(cluster.core(n(1)).health(), 0);
+}
+
+#[test]
 fn a_restarted_node_is_alive_and_what_its_old_life_said_is_gone() {
     for (incarnation, seed) in [(2_000_000, 26), (500_000, 27), (1_000_000, 28)] {
         let mut cluster = Cluster::settled(3, seed);
