@@ -336,6 +336,39 @@ async fn an_answer_that_no_record_can_hold_is_refused_with_the_limit() {
 }
 
 #[tokio::test]
+async fn memory_grows_to_the_limit_and_no_further() {
+    let grow = "(loop $more (br_if $more (i32.ne (memory.grow (i32.const 1)) (i32.const -1))))
+        (i32.store (i32.const 400) (memory.size))
+        (call $inline (i32.const 400) (i32.const 4))";
+    let (mut agent, _node) = start(AgentLimits::hot(), &agent(&[], grow));
+    let pages = 1024_u32.to_le_bytes().to_vec();
+    assert_eq!(agent.handle(work("x")).await, inline(pages), "1,024 pages are 64 MiB");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn agents_move_between_threads_and_share_a_host() {
+    let host = AgentHost::new(AgentLimits::hot(), None).unwrap();
+    let echo = format!("(call $sleep (i64.const 1)) {ECHO}");
+    let component = host.admit(&agent(&["sleep"], &echo), Grants::ALL).unwrap();
+    let running: Vec<_> = (0..20)
+        .map(|number: u64| {
+            let mut agent = component.start(Arc::new(Node::default()), number);
+            tokio::spawn(async move {
+                for turn in 0..20 {
+                    let text = format!("{number} {turn}");
+                    assert_eq!(agent.handle(work(text.clone())).await, inline(text));
+                    tokio::task::yield_now().await;
+                }
+                agent.lives()
+            })
+        })
+        .collect();
+    for agent in running {
+        assert_eq!(agent.await.unwrap(), 1);
+    }
+}
+
+#[tokio::test]
 async fn agents_beyond_the_pool_are_told_and_the_others_go_on() {
     let mut limits = AgentLimits::hot();
     limits.shape.instances_max = 1;

@@ -5,7 +5,7 @@
 
 mod guests;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guests::{PolicyGuest, agent, text};
 use quorate_policy::{Balancer as _, Fault};
@@ -241,6 +241,22 @@ fn a_pick_that_fuel_does_not_cut_meets_the_net() {
     limits.net = Some(Duration::from_millis(20));
     let looped = pick(limits, PolicyGuest::named("l").body("pick", LOOP));
     assert_eq!(looped, (Err(Fault::OverBudget), Some(Failure::OverBudget)));
+}
+
+#[test]
+fn a_pick_that_is_slow_without_using_fuel_meets_the_net() {
+    // One instruction fills 16 MiB, so that 50,000 units of fuel would last for minutes.
+    let fill = "(drop (memory.grow (i32.const 254)))
+        (loop $for_ever
+          (memory.fill (i32.const 4096) (i32.const 7) (i32.const 16700000))
+          (br $for_ever))
+        (unreachable)";
+    let mut limits = PolicyLimits::hot();
+    limits.net = Some(Duration::from_millis(20));
+    let began = Instant::now();
+    let filled = pick(limits, PolicyGuest::named("f").body("pick", fill));
+    assert_eq!(filled, (Err(Fault::OverBudget), Some(Failure::OverBudget)));
+    assert!(began.elapsed() < Duration::from_secs(20), "took {:?}", began.elapsed());
 }
 
 #[test]
