@@ -13,7 +13,6 @@ mod demo;
 mod dev;
 mod exit;
 mod launch;
-mod local;
 pub mod local;
 mod node_run;
 mod output;

@@ -1,6 +1,7 @@
 //! Where things that arrive go.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use openraft_rt::AsyncRuntime;
 use quorate_kernel::io::Input;
@@ -79,6 +80,8 @@ struct Rooms<RT: AsyncRuntime, D: Disk, W: Wire> {
     mailbox: Mailbox,
     raft: OnceLock<Raft<RT, D>>,
     blobs: OnceLock<BlobExchange<RT, D, W>>,
+    /// Peers that came before the rooms did.
+    early: Mutex<BTreeSet<NodeId>>,
 }
 
 impl<RT: AsyncRuntime, D: Disk, W: Wire> Clone for Post<RT, D, W> {
@@ -96,13 +99,41 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> std::fmt::Debug for Post<RT, D, W> {
 impl<RT: AsyncRuntime, D: Disk, W: Wire> Post<RT, D, W> {
     /// Sorts into this mailbox, and into rooms that are yet to come.
     pub fn new(mailbox: Mailbox) -> Self {
-        Self(Arc::new(Rooms { mailbox, raft: OnceLock::new(), blobs: OnceLock::new() }))
+        Self(Arc::new(Rooms {
+            mailbox,
+            raft: OnceLock::new(),
+            blobs: OnceLock::new(),
+            early: Mutex::default(),
+        }))
     }
 
     /// The rooms are there.
     pub fn open(&self, raft: Raft<RT, D>, blobs: BlobExchange<RT, D, W>) {
+        let early = self.early();
+        for peer in early.iter() {
+            blobs.peer_up(*peer);
+        }
         let fresh = self.0.raft.set(raft).is_ok() && self.0.blobs.set(blobs).is_ok();
         assert!(fresh, "a post is opened once");
+    }
+
+    fn early(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+        self.0.early.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who can be reached matters to the exchange also before it is there.
+    fn peer(&self, peer: NodeId, up: bool) {
+        let mut early = self.early();
+        match self.0.blobs.get() {
+            Some(blobs) if up => blobs.peer_up(peer),
+            Some(blobs) => blobs.peer_gone(peer),
+            None if up => {
+                early.insert(peer);
+            }
+            None => {
+                early.remove(&peer);
+            }
+        }
     }
 }
 
@@ -129,15 +160,13 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Inbox for Post<RT, D, W> {
                 }
             },
             WireEvent::PeerUp(peer) => {
-                if let Some(blobs) = rooms.blobs.get() {
-                    blobs.peer_up(peer);
-                }
+                self.peer(peer, true);
                 rooms.mailbox.inputs.push_always(Input::Wire(WireEvent::PeerUp(peer)));
             }
             WireEvent::PeerGone(peer, how) => {
-                if let (Some(raft), Some(blobs)) = (rooms.raft.get(), rooms.blobs.get()) {
+                self.peer(peer, false);
+                if let Some(raft) = rooms.raft.get() {
                     raft.peer_gone(peer, how);
-                    blobs.peer_gone(peer);
                 }
                 rooms.mailbox.inputs.push_always(Input::Wire(WireEvent::PeerGone(peer, how)));
             }

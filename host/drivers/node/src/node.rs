@@ -1,0 +1,350 @@
+//! Start and stop of a node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use openraft_rt_tokio::TokioRuntime;
+use quorate_crank::{BlobExchange, Crank, Handle, Mailbox, Parts, Post};
+use quorate_kernel::{Kernel, KernelConfig, LEASE_TERM, LocalAgent, MemberInfo};
+use quorate_raft::{Raft, RaftOptions};
+use quorate_storage::{Blobs, DataDir, DirectoryId, Identity, Log, LogOptions, Snapshots};
+use quorate_transport::{PeerAddress, Transport, TransportOptions};
+use quorate_types::{Digest, Door, Faults, GroupId, NodeId, Time};
+use quorate_wasm::{
+    AgentHost, AgentLimits, CompileCache, Grants, PolicyHost, PolicyLimits, builtin,
+};
+
+use crate::agents::{Components, Environment, HostedAgent};
+use crate::config::{AgentSection, NodeConfig};
+use crate::disk::FileDisk;
+use crate::policies::Policies;
+
+/// The policy that answers before any is activated; compiled at start.
+const POLICY_FIRST: &str = "peak-ewma";
+
+/// Why a node did not start. Each names the failed act and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A file of the node's cannot be used.
+    #[error("cannot use `{}`: {reason}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The data directory cannot be used.
+    #[error("cannot use the data directory `{}`", dir.display())]
+    DataDir {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The transport did not start.
+    #[error("cannot take part in the cluster's network")]
+    Transport(#[source] quorate_transport::StartError),
+    /// The log did not start.
+    #[error("cannot open the log")]
+    Raft(#[source] quorate_raft::StartError),
+    /// The component engines did not start.
+    #[error("cannot start the component engines: {0}")]
+    Engine(String),
+    /// An agent is not fit to be hosted.
+    #[error("agent `{agent}` cannot be hosted: {reason}")]
+    Agent {
+        /// Its name.
+        agent: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+type Door0 = Handle<TokioRuntime, FileDisk, Transport>;
+
+/// A running node.
+pub struct Node {
+    handle: Door0,
+    transport: Transport,
+    /// Keeps the guests' threads.
+    _guests: GuestThreads,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("handle", &self.handle).finish_non_exhaustive()
+    }
+}
+
+/// A fresh node key: an ed25519 seed from the system's entropy, as hexadecimal digits.
+pub fn new_key() -> String {
+    Digest(entropy::<32>()).to_string()
+}
+
+/// The peer id of a key as [`new_key`] gives it.
+pub fn peer_id_of(key: &str) -> Option<String> {
+    key.trim().parse::<Digest>().ok().map(|seed| quorate_transport::peer_id_of(&seed.0))
+}
+
+/// The balancers that ship with every node: (name, component).
+pub fn builtin_balancers() -> impl Iterator<Item = (&'static str, &'static [u8])> {
+    builtin::all()
+        .iter()
+        .filter(|found| found.world == builtin::World::Balancer)
+        .map(|found| (found.name, found.bytes))
+}
+
+impl Node {
+    /// Starts the node that this file describes. Must be called on a tokio runtime.
+    pub async fn start(config: &NodeConfig, faults: &Faults) -> Result<Self, StartError> {
+        let key = read_key(&config.node.key_file)?;
+        let identity = Identity {
+            cluster: config.cluster.id.clone(),
+            node: config.id(),
+            peer: quorate_transport::peer_id_of(&key),
+            directory: DirectoryId(entropy()),
+        };
+        let dir = config.node.data_dir.clone();
+        let refused = |source: Box<dyn std::error::Error + Send + Sync>| StartError::DataDir {
+            dir: dir.clone(),
+            source,
+        };
+        let disk = FileDisk::open(&dir).map_err(|error| refused(error.into()))?;
+        let data_dir = DataDir::open_or_create(&disk, identity)
+            .await
+            .map_err(|error| refused(error.into()))?;
+        let options = LogOptions::new(data_dir.identity().directory);
+        let (log, recovered) = Log::open(disk.clone(), options, faults)
+            .await
+            .map_err(|error| refused(error.into()))?;
+        tracing::info!(torn_bytes = recovered.torn_bytes, "log recovered");
+        let snapshots = Snapshots::open(disk.clone()).await.map_err(|e| refused(e.into()))?;
+        let store = Blobs::open(disk).await.map_err(|error| refused(error.into()))?;
+
+        let environment = Environment::default();
+        let threads = GuestThreads::start()?;
+        let components = components(config, &dir, environment.clone(), &threads)?;
+        let kernel_config = kernel_config(config, &components);
+
+        let mailbox = Mailbox::default();
+        let post = Post::new(mailbox.clone());
+        let transport = Transport::start(transport_options(config, key), post.clone())
+            .map_err(StartError::Transport)?;
+        let mut options = RaftOptions::new(
+            config.id(),
+            GroupId::SYSTEM,
+            config.members.iter().map(|member| NodeId(member.id)).collect::<BTreeSet<_>>(),
+        );
+        options.profile = config.raft.profile.into();
+        options.faults = faults.clone();
+        let observer = Arc::new(mailbox.clone());
+        let raft = Raft::start(options, log, snapshots, transport.clone(), observer)
+            .await
+            .map_err(StartError::Raft)?;
+        let blobs = BlobExchange::new(config.id(), config.members.len(), store, transport.clone());
+        post.open(raft.clone(), blobs.clone());
+        let policies = components.policies.clone();
+        let parts = Parts {
+            mailbox,
+            raft,
+            blobs,
+            wire: transport.clone(),
+            guests: Arc::new(components),
+            wall: Arc::new(wall_clock),
+        };
+        let handle = Crank::start(parts, |now| Kernel::new(kernel_config, Box::new(policies), now));
+        environment.open(Arc::new(handle.clone()));
+        Ok(Self { handle, transport, _guests: threads })
+    }
+
+    /// The node as its doors see it.
+    pub fn door(&self) -> Arc<dyn Door> {
+        Arc::new(self.handle.clone())
+    }
+
+    /// Why the node's log has stopped for good, if it has. The process should end.
+    pub fn failure(&self) -> Option<String> {
+        self.handle.failure()
+    }
+
+    /// Stops in order.
+    pub async fn stop(self) {
+        self.handle.stop().await;
+        self.transport.shutdown().await;
+    }
+}
+
+/// Threads for agents, beside the node's own: work is computation, and a heartbeat
+/// must not wait for it.
+struct GuestThreads(Option<tokio::runtime::Runtime>);
+
+impl GuestThreads {
+    fn start() -> Result<Self, StartError> {
+        tokio::runtime::Builder::new_multi_thread()
+            .thread_name("quorate-guest")
+            .enable_all()
+            .build()
+            .map(|runtime| Self(Some(runtime)))
+            .map_err(|error| StartError::Engine(error.to_string()))
+    }
+
+    fn handle(&self) -> Result<tokio::runtime::Handle, StartError> {
+        let runtime = self.0.as_ref().ok_or_else(|| StartError::Engine("stopped".to_owned()))?;
+        Ok(runtime.handle().clone())
+    }
+}
+
+impl Drop for GuestThreads {
+    fn drop(&mut self) {
+        // A runtime must not wait for its threads inside another one.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn wall_clock() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+fn entropy<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    if let Err(error) = getrandom::fill(&mut bytes) {
+        // Without entropy there is no key and no identity; nothing sensible can go on.
+        panic!("the system gives no entropy: {error}");
+    }
+    bytes
+}
+
+fn read_key(file: &Path) -> Result<[u8; 32], StartError> {
+    let bad = |reason: String| StartError::File { file: file.to_owned(), reason };
+    refuse_open_file(file)?;
+    let text = std::fs::read_to_string(file).map_err(|error| bad(error.to_string()))?;
+    let seed: Digest = text
+        .trim()
+        .parse()
+        .map_err(|_bad| bad("a node key is 64 hexadecimal digits".to_owned()))?;
+    Ok(seed.0)
+}
+
+/// Refuses a secret that others can read.
+fn refuse_open_file(file: &Path) -> Result<(), StartError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let bad = |reason: String| StartError::File { file: file.to_owned(), reason };
+    let mode =
+        std::fs::metadata(file).map_err(|error| bad(error.to_string()))?.permissions().mode();
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(bad(format!(
+        "its mode is {:o}, so others can read it; type `chmod 600 {}`",
+        mode & 0o777,
+        file.display()
+    )))
+}
+
+/// Reads a bearer token from a file that only its owner can read.
+pub fn read_token(file: &Path) -> Result<String, StartError> {
+    let bad = |reason: String| StartError::File { file: file.to_owned(), reason };
+    refuse_open_file(file)?;
+    let token = std::fs::read_to_string(file).map_err(|error| bad(error.to_string()))?;
+    let token = token.trim().to_owned();
+    if token.len() < 16 {
+        return Err(bad("a token has at least 16 characters".to_owned()));
+    }
+    Ok(token)
+}
+
+fn transport_options(config: &NodeConfig, key: [u8; 32]) -> TransportOptions {
+    let peers = config
+        .members
+        .iter()
+        .map(|member| {
+            let peer = PeerAddress { peer_id: member.peer.clone(), address: member.address };
+            (NodeId(member.id), peer)
+        })
+        .collect::<BTreeMap<_, _>>();
+    TransportOptions::new(key, config.id(), config.node.listen, peers)
+}
+
+fn components(
+    config: &NodeConfig,
+    dir: &Path,
+    environment: Environment,
+    threads: &GuestThreads,
+) -> Result<Components, StartError> {
+    let engine = |error: &dyn std::fmt::Display| StartError::Engine(error.to_string());
+    let cache = CompileCache::open(&dir.join("compiled")).map_err(|error| engine(&error))?;
+    let cache = Some(Arc::new(cache));
+    let policies = PolicyHost::new(PolicyLimits::hot(), cache.clone())
+        .map(Policies::new)
+        .map_err(|error| engine(&error))?;
+    let first =
+        builtin::find(POLICY_FIRST).ok_or_else(|| engine(&"no first policy is built in"))?;
+    policies
+        .admit(Digest::default(), &bytes::Bytes::from_static(first.bytes))
+        .map_err(|reason| engine(&reason))?;
+    let host = AgentHost::new(AgentLimits::hot(), cache).map_err(|error| engine(&error))?;
+    let mut agents = Vec::new();
+    for section in &config.agents {
+        agents.push(hosted(&host, section)?);
+    }
+    Ok(Components { agents, policies, environment, threads: threads.handle()? })
+}
+
+fn hosted(host: &AgentHost, section: &AgentSection) -> Result<HostedAgent, StartError> {
+    let bad = |reason: String| StartError::Agent { agent: section.name.clone(), reason };
+    let component = match builtin::find(&section.plugin) {
+        Some(found) => host.admit(found.bytes, Grants::ALL),
+        None => {
+            let bytes = std::fs::read(&section.plugin).map_err(|error| {
+                bad(format!(
+                    "`{}` is no built-in plugin and no readable file: {error}",
+                    section.plugin
+                ))
+            })?;
+            host.admit(&bytes, Grants::ALL)
+        }
+    };
+    let component = component.map_err(|error| bad(error.to_string()))?;
+    Ok(HostedAgent::new(component, section.slots, u64::from_le_bytes(entropy())))
+}
+
+fn kernel_config(config: &NodeConfig, components: &Components) -> KernelConfig {
+    let members = config
+        .members
+        .iter()
+        .map(|member| {
+            let info = MemberInfo {
+                name: member.name.clone(),
+                peer: member.peer.clone(),
+                address: member.address.to_string(),
+            };
+            (NodeId(member.id), info)
+        })
+        .collect();
+    let agents = config
+        .agents
+        .iter()
+        .zip(&components.agents)
+        .map(|(section, hosted)| LocalAgent {
+            name: section.name.clone(),
+            namespace: section.namespace.clone(),
+            capabilities: section.capabilities.clone().unwrap_or_else(|| hosted.capabilities()),
+            slots: section.slots,
+        })
+        .collect();
+    KernelConfig {
+        node: config.id(),
+        members,
+        api: Some(format!("http://{}", config.api.listen)),
+        boot: u64::from_le_bytes(entropy()),
+        seed: u64::from_le_bytes(entropy()),
+        agents,
+        lease_term: LEASE_TERM,
+    }
+}
