@@ -13,6 +13,8 @@
 
 mod blobs;
 mod data_dir;
+mod disk_error;
+mod durable;
 mod log;
 mod memory_disk;
 mod record;
@@ -20,7 +22,10 @@ mod snapshots;
 
 pub use blobs::{BlobError, Blobs};
 pub use data_dir::{DataDir, DataDirError, DirectoryId, FORMAT, Identity};
-pub use log::{Log, LogError, LogOptions, OpenError, Recovered, RecoveredGroup, SubmitError};
+pub use disk_error::DiskError;
+pub use log::{
+    Log, LogError, LogOptions, OnDone, OpenError, Recovered, RecoveredGroup, SubmitError,
+};
 pub use memory_disk::{MemoryDisk, MemoryFile};
 pub use record::Record;
 pub use snapshots::{SnapshotError, SnapshotMeta, Snapshots};

@@ -28,7 +28,6 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,6 +37,7 @@ use openraft_rt::{AsyncRuntime, Watch, WatchReceiver, WatchSender};
 use quorate_types::{Disk, Faults, GroupId, Index, Term};
 
 use crate::data_dir::DirectoryId;
+use crate::disk_error::DiskError;
 use crate::record::Record;
 use pen::{Pen, body_bytes_max};
 use queue::{Act, Done, Shared};
@@ -68,16 +68,8 @@ impl LogOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// A call to the disk failed.
-    #[error("could not {act} `{file}`")]
-    Io {
-        /// What was tried.
-        act: &'static str,
-        /// On which file.
-        file: String,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Disk(#[from] DiskError),
 }
 
 /// Why a log cannot be opened. The disk was not changed, except where a call to it failed.
@@ -85,7 +77,7 @@ pub enum LogError {
 pub enum OpenError {
     /// A call to the disk failed.
     #[error(transparent)]
-    Io(#[from] LogError),
+    Disk(#[from] DiskError),
     /// Something that was durable cannot be read.
     #[error(
         "`{file}` is damaged at byte {offset}: {reason}. It is left as it is. Copy the data \
@@ -250,7 +242,8 @@ impl<RT: AsyncRuntime, D: Disk> fmt::Debug for Log<RT, D> {
 }
 
 impl<RT: AsyncRuntime, D: Disk> Log<RT, D> {
-    /// Recovers the log in `log/` of `disk` and starts its writer on `RT`. Called within a task.
+    /// Recovers the log in `log/` of `disk` and starts its writer on `RT`. Called within a task. In
+    /// one life of a process a log is opened again only after [`close`](Self::close).
     pub async fn open(
         disk: D,
         options: LogOptions,

@@ -98,6 +98,16 @@ impl MemoryDisk {
         Self { state: Arc::clone(&self.state), life: state.life }
     }
 
+    /// The process is killed, the machine goes on: handles are fenced, what was written stays, and
+    /// what was not synced is still pending.
+    pub fn kill(&self) -> Self {
+        let mut state = lock(&self.state);
+        state.life += 1;
+        state.syncs_left = None;
+        state.space_left = None;
+        Self { state: Arc::clone(&self.state), life: state.life }
+    }
+
     /// Syncs so far, `sync_dir` not counted.
     pub fn syncs(&self) -> u64 {
         lock(&self.state).syncs
@@ -181,11 +191,8 @@ impl Disk for MemoryDisk {
 
     async fn list(&self, dir: &str) -> io::Result<Vec<String>> {
         let state = self.live()?;
-        let mut names: Vec<String> = within(&state.names, dir)
-            .map(|(rest, _)| rest.split('/').next().unwrap_or(rest).to_owned())
-            .collect();
-        names.dedup();
-        Ok(names)
+        let files = within(&state.names, dir).filter(|(rest, _)| !rest.contains('/'));
+        Ok(files.map(|(rest, _)| rest.to_owned()).collect())
     }
 
     async fn create_dir(&self, _dir: &str) -> io::Result<()> {

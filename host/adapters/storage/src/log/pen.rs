@@ -6,12 +6,12 @@ use bytes::BytesMut;
 use openraft_rt::AsyncRuntime;
 use quorate_types::{Disk, DiskFile};
 
-use super::LogError;
 use super::frame::{
     ALIGN, FORMAT, Framing, HEAD_BYTES, Head, Kind, SEGMENT_FRAME_BYTES, SegmentBody, framed_bytes,
 };
-use super::segments::{Segments, failed, path_of};
+use super::segments::{Segments, path_of};
 use crate::data_dir::DirectoryId;
+use crate::disk_error::{DiskError, failed};
 
 /// The longest body that a segment of this size holds.
 pub(super) fn body_bytes_max(segment_bytes: u32) -> usize {
@@ -62,7 +62,7 @@ impl<RT: AsyncRuntime, D: Disk> Pen<RT, D> {
     }
 
     /// Puts one frame and says in which segment it lies. It is durable after the next `flush`.
-    pub(super) async fn put(&mut self, head: Head, body: &[u8]) -> Result<u64, LogError> {
+    pub(super) async fn put(&mut self, head: Head, body: &[u8]) -> Result<u64, DiskError> {
         let end = wide(self.start) + self.buffer.len() + framed_bytes(body.len());
         if end > wide(self.segments.active().size) {
             self.flush().await?;
@@ -86,7 +86,7 @@ impl<RT: AsyncRuntime, D: Disk> Pen<RT, D> {
     }
 
     /// Makes all frames durable.
-    pub(super) async fn flush(&mut self) -> Result<(), LogError> {
+    pub(super) async fn flush(&mut self) -> Result<(), DiskError> {
         if self.buffer.is_empty() {
             return Ok(());
         }
@@ -103,8 +103,15 @@ impl<RT: AsyncRuntime, D: Disk> Pen<RT, D> {
         Ok(())
     }
 
+    /// Makes all frames durable and leaves nothing in the background.
+    pub(super) async fn finish(&mut self) -> Result<(), DiskError> {
+        let flushed = self.flush().await;
+        self.segments.settle().await;
+        flushed
+    }
+
     /// Frees segments; the `Released` frame that says so must have been flushed.
-    pub(super) async fn release(&mut self, number: u64) -> Result<(), LogError> {
+    pub(super) async fn release(&mut self, number: u64) -> Result<(), DiskError> {
         assert!(self.buffer.is_empty(), "what frees a segment is durable first");
         self.segments.release(number).await
     }

@@ -18,9 +18,10 @@ use super::frame::{
 };
 use super::pen::{narrow, wide};
 use super::replay::Replay;
-use super::segments::{Active, DIR, NEW, failed, number_of, path_of};
+use super::segments::{Active, DIR, NEW, number_of, path_of};
 use super::writer::Live;
 use super::{LogOptions, OpenError};
+use crate::disk_error::{DiskError, failed};
 
 /// A log as found.
 pub(super) struct Found<F> {
@@ -35,16 +36,18 @@ pub(super) struct Found<F> {
     pub(super) torn_bytes: u64,
 }
 
-/// The frames of one segment's file.
+/// One segment as read.
 struct Segment<F> {
     file: F,
-    bytes: Bytes,
-    framing: Framing,
+    size: u32,
     /// Where the frames end.
     end: usize,
     /// Where the last readable frame behind that ends.
     readable_to: usize,
 }
+
+/// What the first frame of each written segment says, or why it says nothing.
+type Heads = BTreeMap<u64, Result<SegmentBody, OpenError>>;
 
 /// Reads the log and makes it ready to be gone on with.
 pub(super) async fn recover<D: Disk>(
@@ -52,61 +55,60 @@ pub(super) async fn recover<D: Disk>(
     options: &LogOptions,
 ) -> Result<Found<D::File>, OpenError> {
     disk.create_dir(DIR).await.map_err(failed("create", DIR))?;
+    disk.sync_dir("").await.map_err(failed("sync", "the data directory"))?;
     let names = disk.list(DIR).await.map_err(failed("list", DIR))?;
     let files: BTreeSet<u64> = names.iter().filter_map(|name| number_of(name)).collect();
     let heads = read_heads(disk, options, &files).await?;
+    let written: BTreeSet<u64> = heads.keys().copied().collect();
+    let told = heads.values().flatten().map(|body| body.first).max();
+    let told = told.unwrap_or(1);
     let mut replay = Replay::default();
-    let last = read_segments(disk, options, &heads, &mut replay).await?;
-    let first = heads.first.max(replay.released() + 1);
+    let last = read_segments(disk, options, told, heads, &mut replay).await?;
+    let first = told.max(replay.released() + 1);
     let live = replay.finish()?;
-    let unwritten = files.iter().filter(|number| !heads.written.contains_key(number));
-    let dead = files.range(..first).filter(|number| heads.written.contains_key(number));
-    let free = clear_away(disk, options, unwritten, dead, &names).await?;
+    let dead = written.range(..first);
+    let free = clear_away(disk, options, files.difference(&written), dead, &names).await?;
     let Some((number, segment)) = last else {
         return Ok(Found { live, first: 1, active: None, free, torn_bytes: 0 });
     };
-    erase(&segment, number).await?;
-    let (end, size) = (narrow(segment.end), narrow(segment.bytes.len()));
-    let torn = segment.readable_to.saturating_sub(segment.end);
-    let active = Active { file: segment.file, number, size };
-    let torn_bytes = u64::try_from(torn).unwrap_or(u64::MAX);
-    Ok(Found { live, first, active: Some((active, end)), free, torn_bytes })
+    assert!(first <= number, "the active segment is never released");
+    let torn_bytes = make_sure(&segment, number).await?;
+    let active = Active { file: segment.file, number, size: segment.size };
+    Ok(Found { live, first, active: Some((active, narrow(segment.end))), free, torn_bytes })
 }
 
-/// The first frames of the segments.
-struct Heads {
-    written: BTreeMap<u64, SegmentBody>,
-    /// The lowest segment that counts, as far as they say.
-    first: u64,
-}
-
+/// The heads of all segments that were ever written.
 async fn read_heads<D: Disk>(
     disk: &D,
     options: &LogOptions,
     files: &BTreeSet<u64>,
-) -> Result<Heads, OpenError> {
-    let mut written = BTreeMap::new();
+) -> Result<Heads, DiskError> {
+    let mut heads = Heads::new();
     for &number in files {
         let path = path_of(number);
         let file = disk.open(&path, Open::Existing).await.map_err(failed("open", &path))?;
-        let head = file.read_at(0, SEGMENT_FRAME_BYTES).await.map_err(failed("read", &path))?;
+        let start = file.read_at(0, SEGMENT_FRAME_BYTES).await.map_err(failed("read", &path))?;
         let framing = Framing::new(options.directory, number);
-        match framing.read(&head, 0) {
-            Ok(frame) => {
-                written.insert(number, segment_body(&frame, &path)?);
-            }
+        let head = match framing.read(&start, 0) {
+            Ok(frame) => segment_body(&frame, &path),
             Err(NoFrame::Unknown { kind, version }) => {
-                return Err(OpenError::Unknown { file: path, offset: 0, kind, version });
+                Err(OpenError::Unknown { file: path, offset: 0, kind, version })
             }
-            Err(NoFrame::Unreadable | NoFrame::BadBody) if Framing::claims(&head, number) => {
+            Err(NoFrame::Unreadable | NoFrame::BadBody) => {
+                let size = file.len().await.map_err(failed("read", &path))?;
+                let size = usize::try_from(size).unwrap_or(usize::MAX);
+                let bytes = file.read_at(0, size).await.map_err(failed("read", &path))?;
+                if !Framing::claims(&start, number) && behind(&framing, &bytes, 0).1 == 0 {
+                    // Taken up and never written, or torn in its first write.
+                    continue;
+                }
                 let reason = "its first frame is damaged, or belongs to another data directory";
-                return Err(damaged(&path, 0, reason));
+                Err(damaged(&path, 0, reason))
             }
-            Err(NoFrame::Unreadable | NoFrame::BadBody) => {}
-        }
+        };
+        heads.insert(number, head);
     }
-    let first = written.values().map(|body| body.first).max().unwrap_or(1);
-    Ok(Heads { written, first })
+    Ok(heads)
 }
 
 fn segment_body(frame: &Frame<'_>, path: &str) -> Result<SegmentBody, OpenError> {
@@ -118,34 +120,37 @@ fn segment_body(frame: &Frame<'_>, path: &str) -> Result<SegmentBody, OpenError>
     body.ok_or_else(|| damaged(path, 0, "its first frame is not a segment's"))
 }
 
-/// Replays every written segment that may count and returns the last one. A problem of a segment
-/// that a later one says was released is none.
+/// Replays every written segment from `first` on and returns the last one. What is wrong with a
+/// segment that a later one says was released does not matter.
 async fn read_segments<D: Disk>(
     disk: &D,
     options: &LogOptions,
-    heads: &Heads,
+    first: u64,
+    mut heads: Heads,
     replay: &mut Replay,
 ) -> Result<Option<(u64, Segment<D::File>)>, OpenError> {
-    let Some(&newest) = heads.written.keys().next_back() else {
+    let Some(&newest) = heads.keys().next_back() else {
         return Ok(None);
     };
     let mut problem = None;
     let mut last = None;
-    for number in heads.first..=newest {
-        let Some(head) = heads.written.get(&number) else {
-            problem = Some((number, OpenError::Missing { file: path_of(number) }));
-            continue;
+    for number in first..=newest {
+        let next = heads.get(&(number + 1)).and_then(|next| next.as_ref().ok());
+        let next = next.map(|next| wide(next.previous_end));
+        let segment = match heads.remove(&number) {
+            Some(Ok(head)) => read_segment(disk, options, (number, head), next, replay).await,
+            Some(Err(error)) => Err(error),
+            None => Err(OpenError::Missing { file: path_of(number) }),
         };
-        let next = heads.written.get(&(number + 1)).map(|next| wide(next.previous_end));
-        match read_segment(disk, options, number, *head, next, replay).await {
+        match segment {
             Ok(segment) => last = Some((number, segment)),
-            Err(OpenError::Io(error)) => return Err(OpenError::Io(error)),
+            Err(OpenError::Disk(error)) => return Err(OpenError::Disk(error)),
             Err(error) => problem = Some((number, error)),
         }
     }
     match problem {
         Some((number, error)) if number > replay.released() => Err(error),
-        Some(_) | None => Ok(last.filter(|(number, _)| *number == newest)),
+        Some(_) | None => Ok(last),
     }
 }
 
@@ -153,8 +158,7 @@ async fn read_segments<D: Disk>(
 async fn read_segment<D: Disk>(
     disk: &D,
     options: &LogOptions,
-    number: u64,
-    head: SegmentBody,
+    (number, head): (u64, SegmentBody),
     next: Option<usize>,
     replay: &mut Replay,
 ) -> Result<Segment<D::File>, OpenError> {
@@ -162,8 +166,7 @@ async fn read_segment<D: Disk>(
     let file = disk.open(&path, Open::Existing).await.map_err(failed("open", &path))?;
     let bytes = file.read_at(0, wide(head.size)).await.map_err(failed("read", &path))?;
     if bytes.len() < wide(head.size) {
-        let reason = "the file was cut short";
-        return Err(damaged(&path, bytes.len(), reason));
+        return Err(damaged(&path, bytes.len(), "the file was cut short"));
     }
     let framing = Framing::new(options.directory, number);
     let mut end = 0;
@@ -179,44 +182,42 @@ async fn read_segment<D: Disk>(
             Err(NoFrame::Unreadable | NoFrame::BadBody) => break,
         }
     }
-    let (readable_to, witness) = behind(&framing, &bytes, end);
-    let durable_to = next.unwrap_or(witness);
+    let (readable_to, durable_to) = match next {
+        Some(previous_end) => (end, previous_end),
+        None => behind(&framing, &bytes, end),
+    };
     if end < durable_to {
-        let reason = "a frame that was durable cannot be read";
-        return Err(damaged(&path, end, reason));
+        return Err(damaged(&path, end, "a frame that was durable cannot be read"));
     }
-    Ok(Segment { file, bytes, framing, end, readable_to })
+    Ok(Segment { file, size: head.size, end, readable_to })
 }
 
 /// Where the last readable frame behind `end` ends, and up to where such frames prove that the
 /// segment was durable.
 fn behind(framing: &Framing, bytes: &[u8], end: usize) -> (usize, usize) {
     let (mut readable_to, mut witness) = (end, 0);
-    let mut at = end;
-    while at < bytes.len() {
+    for at in (end..bytes.len()).step_by(ALIGN) {
         if let Ok(frame) = framing.read(bytes, at) {
             witness = witness.max(frame.witness);
-            readable_to = frame.end;
+            readable_to = readable_to.max(frame.end);
         }
-        at += ALIGN;
     }
     (readable_to, witness)
 }
 
-/// Removes what can be read behind the end, so that no later frame makes it follow; and makes all
-/// that was read durable.
-async fn erase<F: DiskFile>(segment: &Segment<F>, number: u64) -> Result<(), OpenError> {
+/// Removes what can be read behind the end, so that no later frame makes it follow, and makes all
+/// that was read durable. Returns how much was removed, bytes.
+async fn make_sure<F: DiskFile>(segment: &Segment<F>, number: u64) -> Result<u64, DiskError> {
     let path = path_of(number);
-    let torn = segment.readable_to.saturating_sub(segment.end);
+    let torn = segment.readable_to - segment.end;
     if torn > 0 {
-        let offset = u64::try_from(segment.end).unwrap_or(u64::MAX);
+        let offset = u64::from(narrow(segment.end));
         let zeroes = Bytes::from(vec![0; torn]);
         segment.file.write_at(offset, zeroes).await.map_err(failed("write", &path))?;
         tracing::warn!(file = path, offset, torn, "dropped an unfinished write");
     }
     segment.file.sync().await.map_err(failed("sync", &path))?;
-    debug_assert!(segment.framing.read(&segment.bytes, segment.end).is_err());
-    Ok(())
+    Ok(u64::from(narrow(torn)))
 }
 
 /// Removes half-made files and keeps dead segments for use. A file that was taken up but never
@@ -227,7 +228,7 @@ async fn clear_away<D: Disk>(
     unwritten: impl Iterator<Item = &u64>,
     dead: impl Iterator<Item = &u64>,
     names: &[String],
-) -> Result<Vec<String>, OpenError> {
+) -> Result<Vec<String>, DiskError> {
     let mut gone: Vec<String> = unwritten.map(|number| path_of(*number)).collect();
     if names.iter().any(|name| NEW.ends_with(name.as_str())) {
         gone.push(NEW.to_owned());

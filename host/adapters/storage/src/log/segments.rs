@@ -12,7 +12,7 @@ use std::io;
 use openraft_rt::{AsyncRuntime, Oneshot, OneshotSender};
 use quorate_types::{Disk, DiskFile, Open};
 
-use super::LogError;
+use crate::disk_error::{DiskError, failed};
 
 /// The log's folder.
 pub(super) const DIR: &str = "log";
@@ -31,12 +31,6 @@ pub(super) fn path_of(number: u64) -> String {
 pub(super) fn number_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".wal")?;
     (digits.len() == 20).then(|| digits.parse().ok()).flatten()
-}
-
-/// An error of `act` on `file`.
-pub(super) fn failed(act: &'static str, file: &str) -> impl FnOnce(io::Error) -> LogError {
-    let file = file.to_owned();
-    move |source| LogError::Io { act, file, source }
 }
 
 /// Makes a file of `size` zeroes at [`NEW`], durable but for its name.
@@ -69,7 +63,7 @@ pub(super) struct Segments<RT: AsyncRuntime, D: Disk> {
 
 impl<RT: AsyncRuntime, D: Disk> Segments<RT, D> {
     /// A log that has none yet; its first is number 1.
-    pub(super) async fn begin(disk: D, size: u32) -> Result<Self, LogError> {
+    pub(super) async fn begin(disk: D, size: u32) -> Result<Self, DiskError> {
         let active = take_up(&disk, size, &mut Vec::new(), 1).await?;
         Ok(Self { disk, size, first: 1, active, free: Vec::new(), filling: None })
     }
@@ -100,7 +94,7 @@ impl<RT: AsyncRuntime, D: Disk> Segments<RT, D> {
     }
 
     /// Goes on to the next segment; the active one must be durable to its end.
-    pub(super) async fn advance(&mut self) -> Result<(), LogError> {
+    pub(super) async fn advance(&mut self) -> Result<(), DiskError> {
         if let Some(filled) = self.filling.take()
             && self.free.is_empty()
             && matches!(filled.await, Ok(Ok(())))
@@ -110,6 +104,14 @@ impl<RT: AsyncRuntime, D: Disk> Segments<RT, D> {
         let next = self.active.number + 1;
         self.active = take_up(&self.disk, self.size, &mut self.free, next).await?;
         Ok(())
+    }
+
+    /// Waits until nothing is being made in the background.
+    pub(super) async fn settle(&mut self) {
+        if let Some(filling) = self.filling.take() {
+            // Made or not, nobody needs it any more.
+            drop(filling.await);
+        }
     }
 
     /// Starts to fill a spare if none is at hand. A failure shows when the spare is needed.
@@ -126,7 +128,7 @@ impl<RT: AsyncRuntime, D: Disk> Segments<RT, D> {
     }
 
     /// Frees the segments up to `number`; that they do not count must be durable.
-    pub(super) async fn release(&mut self, number: u64) -> Result<(), LogError> {
+    pub(super) async fn release(&mut self, number: u64) -> Result<(), DiskError> {
         assert!(number < self.active.number, "the active segment always counts");
         for gone in self.first..=number {
             let path = path_of(gone);
@@ -147,7 +149,7 @@ async fn take_up<D: Disk>(
     size: u32,
     free: &mut Vec<String>,
     number: u64,
-) -> Result<Active<D::File>, LogError> {
+) -> Result<Active<D::File>, DiskError> {
     let from = match free.pop() {
         Some(path) => path,
         None => {

@@ -27,6 +27,7 @@ use super::frame::{HEAD_BYTES, Head, Kind, SEGMENT_FRAME_BYTES, framed_bytes};
 use super::pen::{Pen, wide};
 use super::queue::{Act, BATCH_BYTES_MAX, Next, Shared, Waiting};
 use super::tail::Tail;
+use crate::disk_error::DiskError;
 
 /// Segments that may hold nothing live before writing again begins: the active one, the one
 /// before it and one to be recycled.
@@ -78,7 +79,8 @@ impl<RT: AsyncRuntime, D: Disk> Writer<RT, D> {
             let next = self.shared.lock().next();
             match next {
                 Next::Batch(mut batch, marks) => {
-                    let written = self.write(&mut batch, marks).await.map_err(Arc::new);
+                    let written = self.write(&mut batch, marks).await;
+                    let written = written.map_err(|error| Arc::new(LogError::from(error)));
                     let failed = written.as_ref().err().map(Arc::clone);
                     if let Some(error) = &failed {
                         tracing::error!(error = %error, "the log has failed");
@@ -102,7 +104,7 @@ impl<RT: AsyncRuntime, D: Disk> Writer<RT, D> {
                 }
                 Next::Close(marks) => {
                     if let Err(error) = self.seal(marks).await {
-                        drop(self.shared.end(Some(&Arc::new(error))));
+                        drop(self.shared.end(Some(&Arc::new(LogError::from(error)))));
                     }
                     return;
                 }
@@ -115,7 +117,7 @@ impl<RT: AsyncRuntime, D: Disk> Writer<RT, D> {
         &mut self,
         batch: &mut [Waiting],
         marks: BTreeMap<GroupId, Bytes>,
-    ) -> Result<(), LogError> {
+    ) -> Result<(), DiskError> {
         let mut bytes = 0;
         // Mutable only because a `Done` may go to another thread but not be shared with one.
         for waiting in batch.iter_mut() {
@@ -133,7 +135,7 @@ impl<RT: AsyncRuntime, D: Disk> Writer<RT, D> {
         }
     }
 
-    async fn put(&mut self, group: GroupId, act: &Act) -> Result<usize, LogError> {
+    async fn put(&mut self, group: GroupId, act: &Act) -> Result<usize, DiskError> {
         let of_group = |kind| Head::of_group(kind, group);
         let mut bytes = 0;
         match act {
@@ -168,7 +170,7 @@ impl<RT: AsyncRuntime, D: Disk> Writer<RT, D> {
         self.live.entry(group).or_default()
     }
 
-    async fn put_marks(&mut self, marks: BTreeMap<GroupId, Bytes>) -> Result<(), LogError> {
+    async fn put_marks(&mut self, marks: BTreeMap<GroupId, Bytes>) -> Result<(), DiskError> {
         for (group, mark) in marks {
             let place = self.pen.put(Head::of_group(Kind::Committed, group), &mark).await?;
             self.tail(group).set_committed(mark, place);
@@ -176,15 +178,15 @@ impl<RT: AsyncRuntime, D: Disk> Writer<RT, D> {
         Ok(())
     }
 
-    async fn seal(&mut self, marks: BTreeMap<GroupId, Bytes>) -> Result<(), LogError> {
+    async fn seal(&mut self, marks: BTreeMap<GroupId, Bytes>) -> Result<(), DiskError> {
         self.put_marks(marks).await?;
         self.pen.put(Head::of_group(Kind::Seal, GroupId(0)), &[]).await?;
-        self.pen.flush().await
+        self.pen.finish().await
     }
 
     /// Puts what lets the oldest segments be freed, and says up to which one that holds after the
     /// next flush. `carried` is what the batch itself has put, bytes.
-    async fn clean(&mut self, carried: usize) -> Result<Option<u64>, LogError> {
+    async fn clean(&mut self, carried: usize) -> Result<Option<u64>, DiskError> {
         self.cleaning |= self.pen.take_rolled();
         let mut left = carried.clamp(CLEAN_BYTES_MIN, BATCH_BYTES_MAX);
         let mut oldest = self.pen.segments().first();
@@ -239,7 +241,7 @@ impl<RT: AsyncRuntime, D: Disk> Writer<RT, D> {
     }
 
     /// Puts up to `left` bytes of what is live in segment `oldest` again; what is left of them.
-    async fn write_again(&mut self, oldest: u64, mut left: usize) -> Result<usize, LogError> {
+    async fn write_again(&mut self, oldest: u64, mut left: usize) -> Result<usize, DiskError> {
         let groups: Vec<GroupId> = self.live.keys().copied().collect();
         for group in groups {
             self.write_marks_again(group, oldest).await?;
@@ -261,7 +263,7 @@ impl<RT: AsyncRuntime, D: Disk> Writer<RT, D> {
         Ok(left.saturating_sub(HEAD_BYTES))
     }
 
-    async fn write_marks_again(&mut self, group: GroupId, oldest: u64) -> Result<(), LogError> {
+    async fn write_marks_again(&mut self, group: GroupId, oldest: u64) -> Result<(), DiskError> {
         let tail = self.tail(group);
         let (purged, vote, committed) = tail.marks();
         let here = |place: Option<u64>| place == Some(oldest);
