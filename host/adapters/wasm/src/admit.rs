@@ -49,6 +49,17 @@ pub enum AdmitError {
         /// The limit, bytes.
         limit: usize,
     },
+    /// Its functions together are too large.
+    #[error(
+        "compiling the component may cost {cost} bytes² (the squares of its function bodies' \
+         sizes, added up) and the limit is {limit}; split its largest functions"
+    )]
+    CompileTooCostly {
+        /// The sum, bytes².
+        cost: u64,
+        /// The limit, bytes².
+        limit: u64,
+    },
     /// It imports what no host offers.
     #[error(
         "the component imports `{import}`, which the world `{world}` does not have; it may import \

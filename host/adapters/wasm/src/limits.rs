@@ -14,6 +14,9 @@ pub struct ShapeLimits {
     pub component_bytes_max: usize,
     /// One function body, bytes. The compiler's time grows faster than the body.
     pub function_bytes_max: usize,
+    /// Sum of the squares of all function bodies' sizes, bytes²: what the compiler's time
+    /// is bounded by.
+    pub compile_cost_max: u64,
     /// One linear memory, bytes; growth beyond answers −1.
     pub memory_bytes_max: usize,
     /// Elements of one table.
@@ -31,9 +34,13 @@ pub struct ShapeLimits {
 }
 
 /// Largest function body, bytes, in any component. The largest of our own guests has
-/// 12,844 (the code indexer); a test holds every one below a quarter of the cap. The
-/// compiler needs 0.34 s for a body of 75 kB that chains blocks, and 2.3 s for 152 kB.
-pub const FUNCTION_BYTES_MAX: usize = 96 << 10;
+/// 12,844 (the code indexer); a test holds every one below a quarter of the cap.
+pub const FUNCTION_BYTES_MAX: usize = 64 << 10;
+
+/// What the compiler may be asked for, bytes². The worst bodies known (chains of loops) take it 1.2–2 ns for each byte² in a development build: 2.3 s for 43 kB, 8.9 s for
+/// 86 kB. So this is about 13 s of one core, two bodies at the cap, and thirty times what the
+/// code indexer needs; a compile that its caller gave up ends soon after.
+const COMPILE_COST_MAX: u64 = 1 << 33;
 
 /// A policy's budgets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +71,7 @@ impl PolicyLimits {
             shape: ShapeLimits {
                 component_bytes_max: 4 << 20,
                 function_bytes_max: FUNCTION_BYTES_MAX,
+                compile_cost_max: COMPILE_COST_MAX,
                 memory_bytes_max: 16 << 20,
                 table_elements_max: 4096,
                 memories_max: 1,
@@ -128,6 +136,7 @@ impl AgentLimits {
             shape: ShapeLimits {
                 component_bytes_max: 8 << 20,
                 function_bytes_max: FUNCTION_BYTES_MAX,
+                compile_cost_max: 2 * COMPILE_COST_MAX,
                 memory_bytes_max: 64 << 20,
                 table_elements_max: 16_384,
                 memories_max: 1,

@@ -82,6 +82,14 @@ impl Outline {
         self.bodies.iter().copied().max().unwrap_or(0)
     }
 
+    /// The sum of the squares of all function bodies' sizes, bytes²: in the worst case the
+    /// compiler's time grows with it.
+    pub fn compile_cost(&self) -> u64 {
+        let square =
+            |size: &usize| u64::try_from(*size).map_or(u64::MAX, |size| size.saturating_mul(size));
+        self.bodies.iter().map(square).fold(0, u64::saturating_add)
+    }
+
     /// Reads `bytes` if they are within `limits`.
     pub(crate) fn read_within(bytes: &[u8], limits: &ShapeLimits) -> Result<Self, AdmitError> {
         if bytes.len() > limits.component_bytes_max {
@@ -95,6 +103,10 @@ impl Outline {
         let limit = limits.function_bytes_max;
         if let Some((index, &got)) = (0..).zip(&outline.bodies).find(|(_, size)| **size > limit) {
             return Err(AdmitError::FunctionTooLarge { index, got, limit });
+        }
+        let (cost, cost_max) = (outline.compile_cost(), limits.compile_cost_max);
+        if cost > cost_max {
+            return Err(AdmitError::CompileTooCostly { cost, limit: cost_max });
         }
         outline.needs().check(limits)?;
         Ok(outline)

@@ -37,7 +37,9 @@ fn every_component_is_admitted_with_room_to_spare() {
     let agents = AgentHost::new(AgentLimits::hot(), None).unwrap();
     let policies = PolicyHost::new(PolicyLimits::hot(), None).unwrap();
     for one in all() {
-        let largest = Outline::read(one.bytes).unwrap().largest_body();
+        let outline = Outline::read(one.bytes).unwrap();
+        assert!(outline.compile_cost() * 16 < PolicyLimits::hot().shape.compile_cost_max);
+        let largest = outline.largest_body();
         assert!(
             largest * 4 <= FUNCTION_BYTES_MAX,
             "{}: a body of {largest} bytes; the cap is to be several times what real tools make",

@@ -132,7 +132,15 @@ fn what_is_too_large_is_refused_with_both_figures() {
         PolicyGuest::named("fat").extra(&format!("(func {})", "nop ".repeat(120_000))).component();
     let error = refusal(&fat);
     assert!(matches!(error, AdmitError::FunctionTooLarge { got: 120_002.., .. }), "{error:?}");
-    assert_says(&error, &["12000", "98304", "split the function"]);
+    assert_says(&error, &["12000", "65536", "split the function"]);
+
+    let crowd = "(func ".to_owned() + &"nop ".repeat(60_000) + ")";
+    let error = refusal(&PolicyGuest::named("crowd").extra(&crowd.repeat(3)).component());
+    assert!(
+        matches!(error, AdmitError::CompileTooCostly { cost: 10_800_000_000.., .. }),
+        "{error:?}"
+    );
+    assert_says(&error, &["8589934592", "split"]);
 
     let heavy = PolicyGuest::named("heavy")
         .extra(&format!("(data (i32.const 8192) \"{}\")", "x".repeat(5 << 20)))
