@@ -15,7 +15,7 @@
 //! * `errands`: what each request becomes while this node leads.
 //! * `leading`: what only a leader does: leases, adoptions, the dead.
 //! * `placement`: which agent gets which task.
-//! * `home`: agents that live here or speak through here.
+//! * `home`: agents that live here; `outside`: workers that wait at this node's door.
 //! * `hosting`: calls that agents of this node are asked to do.
 //! * `swap`: policies as the log activates them.
 //! * `presence`: what gossip and the wire say of others.
@@ -30,6 +30,7 @@ mod hosting;
 pub mod io;
 mod kernel;
 mod leading;
+mod outside;
 mod placement;
 mod presence;
 mod swap;
