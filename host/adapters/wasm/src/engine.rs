@@ -25,7 +25,7 @@ pub(crate) const POLICY_TICK: Duration = Duration::from_millis(10);
 
 /// Makes the engine for policies.
 pub(crate) fn policy(limits: &PolicyLimits) -> Result<Engine, HostError> {
-    let mut config = common(&limits.shape);
+    let mut config = base(&limits.shape);
     // A failed policy is replaced, not debugged, within the step: no walk over its stack.
     config
         .consume_fuel(true)
@@ -36,7 +36,7 @@ pub(crate) fn policy(limits: &PolicyLimits) -> Result<Engine, HostError> {
 
 /// Makes the engine for agents.
 pub(crate) fn agent(limits: &AgentLimits) -> Result<Engine, HostError> {
-    let mut config = common(&limits.shape);
+    let mut config = base(&limits.shape);
     config.async_stack_size(FIBER_BYTES);
     match limits.slice {
         Slice::Time(_) => config.epoch_interruption(true),
@@ -57,7 +57,7 @@ fn make(config: &Config, shape: &ShapeLimits) -> Result<Engine, HostError> {
     })
 }
 
-fn common(shape: &ShapeLimits) -> Config {
+fn base(shape: &ShapeLimits) -> Config {
     let mut config = Config::new();
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(pool(shape)))

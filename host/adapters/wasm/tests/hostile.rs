@@ -117,7 +117,7 @@ fn an_agent_that_imports_what_it_was_not_granted_is_refused_by_name() {
     assert!(matches!(error, AdmitError::NotGranted { grant: "random", .. }), "{error:?}");
     assert_says(&error, &["`quorate:host/random@0.1.0-dev`", "grant `random`"]);
 
-    let stranger = text(r#"(component (import "wasi:http/handler@0.3.0" (instance)))"#);
+    let stranger = text(r#"(component (import "wasi:http/types@0.3.0" (instance)))"#);
     let error = host.admit(&stranger, Grants::ALL).err().unwrap();
     assert!(matches!(error, AdmitError::UnknownImport { .. }), "{error:?}");
 

@@ -49,6 +49,50 @@ fn core(name: &str, imports: &str, memory_pages: u32, rest: &str) -> String {
     )
 }
 
+const BALANCING: &str = "quorate:balancer/balancing@0.1.0-dev";
+
+/// What a well-behaved policy does: name, export, signature, body. Results lie at address 128.
+const FUNCTIONS: [(&str, &str, &str, &str); 9] = [
+    ("describe", "describe", "(result i32)", ""),
+    ("open", "[static]pool.open", "(param i32 i32 i64) (result i32)", OPENED),
+    ("restore", "[static]pool.restore", "(param i32 i32 i64 i32 i64 i32 i32) (result i32)", OPENED),
+    ("replace", "[method]pool.replace", "(param i32 i64 i32 i32 i32 i32) (result i32)", REMEMBER),
+    ("patch", "[method]pool.patch", "(param i32 i32 i32 i32 i32 i32) (result i32)", TAKEN),
+    ("pick", "[method]pool.pick", "(param i32 i64 i32) (result i32)", LOWEST),
+    ("pick-batch", "[method]pool.pick-batch", "(param i32 i64 i32) (result i32)", MANY),
+    ("observe", "[method]pool.observe", "(param i32 i32 i32 i32 i32 i32 i32)", ""),
+    ("save", "[method]pool.save", "(param i32) (result i32)", SAVED),
+];
+
+const TAKEN: &str = "(i32.store8 (i32.const 128) (i32.const 0)) (i32.const 128)";
+
+const OPENED: &str = "(i32.store8 (i32.const 128) (i32.const 0))
+    (i32.store offset=8 (i32.const 128) (call $new (i32.const 1))) (i32.const 128)";
+
+const REMEMBER: &str = "(global.set $count (local.get 3))
+    (if (local.get 3) (then (global.set $lowest (i32.load (local.get 2)))))
+    (i32.store8 (i32.const 128) (i32.const 0)) (i32.const 128)";
+
+const LOWEST: &str = "(i32.store8 (i32.const 128) (i32.ne (global.get $count) (i32.const 0)))
+    (i32.store offset=4 (i32.const 128) (global.get $lowest)) (i32.const 128)";
+
+const MANY: &str = "(i32.store (i32.const 128) (i32.const 1024))
+    (i32.store offset=4 (i32.const 128)
+      (select (local.get 2) (i32.const 0) (global.get $count)))
+    (loop $more
+      (if (local.get 2) (then
+        (local.set 2 (i32.sub (local.get 2) (i32.const 1)))
+        (i32.store (i32.add (i32.const 1024) (i32.shl (local.get 2) (i32.const 2)))
+          (global.get $lowest))
+        (br $more))))
+    (i32.const 128)";
+
+const SAVED: &str = "(i32.store8 (i32.const 128) (i32.const 0))
+    (i32.store offset=8 (i32.const 128) (i32.const 7))
+    (i64.store offset=16 (i32.const 128) (i64.const 0))
+    (i32.store offset=24 (i32.const 128) (i32.const 0))
+    (i32.store offset=28 (i32.const 128) (i32.const 0)) (i32.const 128)";
+
 /// A policy. It picks the lowest slot, ignores what it is told, and saves nothing.
 pub(crate) struct PolicyGuest {
     name: &'static str,
@@ -128,78 +172,18 @@ impl PolicyGuest {
 
     pub(crate) fn component(self) -> Vec<u8> {
         let describe = self.describe();
-        let body = |function: &str, default: &str| {
-            self.bodies.get(function).cloned().unwrap_or_else(|| default.to_owned())
-        };
-        let taken = "(i32.store8 (i32.const 128) (i32.const 0)) (i32.const 128)";
-        let opened = "(i32.store8 (i32.const 128) (i32.const 0))
-            (i32.store offset=8 (i32.const 128) (call $new (i32.const 1))) (i32.const 128)";
-        let remember = "(global.set $count (local.get 3))
-            (if (local.get 3) (then (global.set $lowest (i32.load (local.get 2)))))
-            (i32.store8 (i32.const 128) (i32.const 0)) (i32.const 128)";
-        let lowest = "(i32.store8 (i32.const 128) (i32.ne (global.get $count) (i32.const 0)))
-            (i32.store offset=4 (i32.const 128) (global.get $lowest)) (i32.const 128)";
-        let many = "(i32.store (i32.const 128) (i32.const 1024))
-            (i32.store offset=4 (i32.const 128)
-              (select (local.get 2) (i32.const 0) (global.get $count)))
-            (loop $more
-              (if (local.get 2) (then
-                (local.set 2 (i32.sub (local.get 2) (i32.const 1)))
-                (i32.store (i32.add (i32.const 1024) (i32.shl (local.get 2) (i32.const 2)))
-                  (global.get $lowest))
-                (br $more))))
-            (i32.const 128)";
-        let saved = "(i32.store8 (i32.const 128) (i32.const 0))
-            (i32.store offset=8 (i32.const 128) (i32.const 7))
-            (i64.store offset=16 (i32.const 128) (i64.const 0))
-            (i32.store offset=24 (i32.const 128) (i32.const 0))
-            (i32.store offset=28 (i32.const 128) (i32.const 0)) (i32.const 128)";
-        let api = "quorate:balancer/balancing@0.1.0-dev";
-        let functions = [
-            ("describe", "describe", "(result i32)", body("describe", &describe)),
-            ("open", "[static]pool.open", "(param i32 i32 i64) (result i32)", body("open", opened)),
-            (
-                "restore",
-                "[static]pool.restore",
-                "(param i32 i32 i64 i32 i64 i32 i32) (result i32)",
-                body("restore", opened),
-            ),
-            (
-                "replace",
-                "[method]pool.replace",
-                "(param i32 i64 i32 i32 i32 i32) (result i32)",
-                body("replace", remember),
-            ),
-            (
-                "patch",
-                "[method]pool.patch",
-                "(param i32 i32 i32 i32 i32 i32) (result i32)",
-                body("patch", taken),
-            ),
-            ("pick", "[method]pool.pick", "(param i32 i64 i32) (result i32)", body("pick", lowest)),
-            (
-                "pick-batch",
-                "[method]pool.pick-batch",
-                "(param i32 i64 i32) (result i32)",
-                body("pick-batch", many),
-            ),
-            (
-                "observe",
-                "[method]pool.observe",
-                "(param i32 i32 i32 i32 i32 i32 i32)",
-                body("observe", ""),
-            ),
-            ("save", "[method]pool.save", "(param i32) (result i32)", body("save", saved)),
-        ];
         let mut rest = self.extra.clone();
         rest += "(global $count (mut i32) (i32.const 0)) (global $lowest (mut i32) (i32.const 0))";
-        for (name, export, signature, body) in functions {
+        for (name, export, signature, default) in FUNCTIONS {
+            let default = if name == "describe" { &describe } else { default };
+            let body = self.bodies.get(name).map_or(default, String::as_str);
             rest += &format!(
-                "(func ${name} (export \"{api}#{export}\") {signature} (call $reset) {body})"
+                "(func ${name} (export \"{BALANCING}#{export}\") {signature} (call $reset) {body})"
             );
         }
         let imports = format!(
-            r#"(import "[export]{api}" "[resource-new]pool" (func $new (param i32) (result i32)))"#
+            r#"(import "[export]{BALANCING}" "[resource-new]pool"
+                (func $new (param i32) (result i32)))"#
         );
         let core = core(self.name, &imports, self.memory_pages, &rest);
         wrap(&core, &["common", "balancer"], "quorate:balancer/policy")
