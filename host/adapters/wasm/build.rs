@@ -14,7 +14,7 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 const GUEST_TARGET: &str = "wasm32-unknown-unknown";
 
@@ -22,7 +22,18 @@ const GUEST_TARGET: &str = "wasm32-unknown-unknown";
 const PLUGINS: [&str; 6] =
     ["round-robin", "least-used", "load-aware", "peak-ewma", "code-indexer", "code-searcher"];
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        // As text: an error that `main` returns is shown with its line ends escaped.
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<(), Box<dyn Error>> {
     let out_dir = PathBuf::from(needed("OUT_DIR")?);
     let root = PathBuf::from(needed("CARGO_MANIFEST_DIR")?).join("../../..").canonicalize()?;
     watch(&root);
