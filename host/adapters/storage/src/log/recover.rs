@@ -8,7 +8,6 @@
 //! segment is synced before its frames count.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 
 use bytes::Bytes;
 use quorate_types::{Disk, DiskFile, Open};
@@ -18,7 +17,7 @@ use super::frame::{
 };
 use super::pen::{narrow, wide};
 use super::replay::Replay;
-use super::segments::{Active, DIR, NEW, number_of, path_of};
+use super::segments::{Active, DIR, NEW, is_usable, number_of, path_of};
 use super::writer::Live;
 use super::{LogOptions, OpenError};
 use crate::disk_error::{DiskError, failed};
@@ -235,8 +234,7 @@ async fn clear_away<D: Disk>(
     }
     let mut free = Vec::new();
     for path in dead.map(|number| path_of(*number)) {
-        let same = usable(disk, &path, options.segment_bytes).await;
-        if same.map_err(failed("open", &path))? {
+        if is_usable(disk, &path, options.segment_bytes).await? {
             free.push(path);
         } else {
             gone.push(path);
@@ -247,11 +245,6 @@ async fn clear_away<D: Disk>(
     }
     disk.sync_dir(DIR).await.map_err(failed("sync", DIR))?;
     Ok(free)
-}
-
-async fn usable<D: Disk>(disk: &D, path: &str, size: u32) -> io::Result<bool> {
-    let file = disk.open(path, Open::Existing).await?;
-    Ok(file.len().await? == u64::from(size))
 }
 
 fn damaged(path: &str, offset: usize, reason: &'static str) -> OpenError {

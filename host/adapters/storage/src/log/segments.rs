@@ -132,7 +132,7 @@ impl<RT: AsyncRuntime, D: Disk> Segments<RT, D> {
         assert!(number < self.active.number, "the active segment always counts");
         for gone in self.first..=number {
             let path = path_of(gone);
-            if self.free.len() < FREE_MAX {
+            if self.free.len() < FREE_MAX && is_usable(&self.disk, &path, self.size).await? {
                 self.free.push(path);
             } else {
                 self.disk.remove(&path).await.map_err(failed("remove", &path))?;
@@ -141,6 +141,14 @@ impl<RT: AsyncRuntime, D: Disk> Segments<RT, D> {
         self.first = self.first.max(number + 1);
         Ok(())
     }
+}
+
+/// Whether a file that is no longer needed can be a new segment: an older one may have another
+/// length.
+pub(super) async fn is_usable<D: Disk>(disk: &D, path: &str, size: u32) -> Result<bool, DiskError> {
+    let file = disk.open(path, Open::Existing).await.map_err(failed("open", path))?;
+    let len = file.len().await.map_err(failed("read the length of", path))?;
+    Ok(len == u64::from(size))
 }
 
 /// Opens segment `number` on a free file, or on a new one.
