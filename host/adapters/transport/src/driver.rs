@@ -7,91 +7,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use libp2p::core::upgrade::Version;
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{
-    ConnectionError, ConnectionId, DialError, ListenError, NetworkBehaviour, Swarm, SwarmEvent,
-};
-use libp2p::{
-    Multiaddr, PeerId, SwarmBuilder, connection_limits, identify, noise, ping, tcp, yamux,
-};
+use libp2p::swarm::{ConnectionError, ConnectionId, DialError, ListenError, Swarm, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, ping};
 use quorate_types::NodeId;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::counters::Counters;
 use crate::handler::LaneChange;
-use crate::lanes::{Denial, LaneEvent, Lanes};
+use crate::lanes::{Denial, LaneEvent};
 use crate::link::{Command, LinkEvent};
-use crate::members::{Members, keypair_of};
-use crate::options::{PingLimits, StartError, TransportOptions};
+use crate::members::Members;
+use crate::options::{PingLimits, TransportOptions};
 use crate::session::{Cause, Connected, Heard};
 use crate::status::Board;
-
-/// Streams on one connection. Lanes need 14, ping 2, identify 4; the rest is room for reopening.
-const STREAMS_MAX: usize = 64;
-
-/// Handshakes from outside at once. Each costs a key exchange (some 0.2 ms) and a socket; a cluster of
-/// 60 that starts together stays below it.
-const HANDSHAKES_MAX: u32 = 64;
-
-/// Connections of one peer. One is in use and dials add two; the rest is for those to a host that
-/// vanished, which may take a quarter of an hour to close.
-const CONNECTIONS_MAX: u32 = 16;
+use crate::swarm::{Behaviour, BehaviourEvent};
 
 /// A leaving node gives its connections this long to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(250);
-
-/// What the swarm is composed of; `lanes` says who may connect and so comes before what speaks.
-#[derive(NetworkBehaviour)]
-pub(crate) struct Behaviour {
-    limits: connection_limits::Behaviour,
-    pub(crate) lanes: Lanes,
-    identify: identify::Behaviour,
-    ping: ping::Behaviour,
-}
-
-/// A swarm that does not listen yet. Call it on the runtime that will run it.
-pub(crate) fn build_swarm(
-    options: &TransportOptions,
-    members: Arc<Members>,
-) -> Result<Swarm<Behaviour>, StartError> {
-    let setup = |source| StartError::Setup { what: "the noise handshake", source };
-    let pings =
-        ping::Config::new().with_interval(options.ping.interval).with_timeout(options.ping.timeout);
-    let handshake = options.handshake_timeout;
-    let limits = connection_limits::ConnectionLimits::default()
-        .with_max_pending_incoming(Some(HANDSHAKES_MAX))
-        .with_max_established_per_peer(Some(CONNECTIONS_MAX));
-    let multiplexer = || {
-        let mut config = yamux::Config::default();
-        config.set_max_num_streams(STREAMS_MAX);
-        config
-    };
-    let built = SwarmBuilder::with_existing_identity(keypair_of(&options.key))
-        .with_tokio()
-        .with_tcp(tcp::Config::new(), noise::Config::new, multiplexer)
-        .map_err(|error| setup(std::io::Error::other(error)))?
-        .with_behaviour(|key| Behaviour {
-            limits: connection_limits::Behaviour::new(limits),
-            lanes: Lanes::new(members, handshake),
-            identify: identify::Behaviour::new(
-                identify::Config::new("/quorate/1".to_owned(), key.public())
-                    .with_agent_version(concat!("quorate/", env!("CARGO_PKG_VERSION")).to_owned()),
-            ),
-            ping: ping::Behaviour::new(pings),
-        });
-    let Ok(builder) = built;
-    Ok(builder
-        .with_swarm_config(|config| {
-            config
-                .with_substream_upgrade_protocol_override(Version::V1Lazy)
-                // Off: the lanes keep their connection alive, this is for the moment before they exist.
-                .with_idle_connection_timeout(Duration::from_secs(u64::MAX))
-        })
-        .with_connection_timeout(handshake)
-        .build())
-}
 
 /// A connection that is neither closed nor given up.
 struct Open {
@@ -182,8 +117,7 @@ impl Driver {
         let options = DialOpts::peer_id(member.peer)
             .condition(PeerCondition::Always)
             .addresses(vec![
-                Multiaddr::from(member.address.ip())
-                    .with(libp2p::multiaddr::Protocol::Tcp(member.address.port())),
+                Multiaddr::from(member.address.ip()).with(Protocol::Tcp(member.address.port())),
             ])
             .allocate_new_port()
             .build();
@@ -305,17 +239,6 @@ impl Driver {
     /// Closes a connection without waiting for it: one to a dead host may take minutes to close.
     fn give_up(&mut self, connection: ConnectionId, cause: Cause) {
         let Some(open) = self.open.remove(&connection) else { return };
-        match &cause {
-            Cause::Malformed(reason) => {
-                self.counters.malformed.add();
-                tracing::warn!(node = %open.node, %reason, "the peer broke the protocol; closing");
-            }
-            Cause::Silent => {
-                self.counters.pings_failed.add();
-                tracing::warn!(node = %open.node, "pings failed; closing");
-            }
-            Cause::Broken(_) | Cause::Left | Cause::Replaced | Cause::Unusable(_) => {}
-        }
         if let Some(closed) = open.closed {
             // The link may have given up first.
             closed.send(cause).ok();

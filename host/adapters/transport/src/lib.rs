@@ -14,7 +14,7 @@
 //! retries no frame, keeps no state on disk, and holds no opinion on what a frame
 //! means.
 //!
-//! Inside: `transport` owns the thread; `driver` runs the swarm there; each peer
+//! Inside: `transport` owns the thread; `driver` runs the `swarm` there; each peer
 //! has a `link` (dial, judge, tell) and, while connected, a `session` (lane tasks
 //! over `frame` and `queue`); `lanes`, `handler` and `opening` are the swarm's side.
 
@@ -33,8 +33,13 @@ mod options;
 mod probe;
 mod queue;
 mod session;
+mod socket;
 mod status;
+mod swarm;
 mod transport;
+
+#[cfg(test)]
+mod tests;
 
 pub use counters::{Counts, LaneCounts};
 pub use members::peer_id_of;

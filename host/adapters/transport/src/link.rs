@@ -224,7 +224,7 @@ impl<I: Inbox> Link<I> {
             self.backoff.reset();
         }
         session.stop().await;
-        tracing::info!(node = %self.member.node, ?cause, farewell, "connection lost");
+        self.count(&cause);
         if !was_up {
             self.board.change(self.member.node, |peer| peer.problem = Some(explain(&cause)));
             return;
@@ -233,6 +233,20 @@ impl<I: Inbox> Link<I> {
         self.unsettled = gone != Gone::Refused;
         self.board.change(self.member.node, |peer| peer.problem = Some(explain(&cause)));
         self.tell_gone(gone).await;
+    }
+
+    fn count(&self, cause: &Cause) {
+        let (node, reason) = (self.member.node, explain(cause));
+        match cause {
+            Cause::Malformed(_) => self.counters.malformed.add(),
+            Cause::Silent => self.counters.pings_failed.add(),
+            Cause::Broken(_) | Cause::Left | Cause::Replaced => {
+                tracing::info!(%node, %reason, "connection lost");
+                return;
+            }
+            Cause::Unusable(_) => {}
+        }
+        tracing::warn!(%node, %reason, "connection given up");
     }
 
     async fn judge(&self, cause: &Cause) -> Gone {

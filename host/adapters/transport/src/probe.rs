@@ -91,6 +91,24 @@ mod tests {
         assert_eq!(probe, Probe::Refused);
     }
 
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn an_address_that_drops_what_we_send_is_silent() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        // Linux leaves a connect unanswered while the backlog is full.
+        let mut waiting = Vec::new();
+        let mut last = Probe::Answers;
+        while last == Probe::Answers && waiting.len() < 8 {
+            let bound = Duration::from_millis(300);
+            last = probe(address, bound).await;
+            waiting.push(timeout(bound, TcpStream::connect(address)).await);
+        }
+        assert_eq!(last, Probe::Silent);
+    }
+
     #[tokio::test]
     async fn a_socket_connected_to_itself_is_nobody() {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();

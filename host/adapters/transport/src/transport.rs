@@ -20,12 +20,13 @@ use tokio::time::timeout;
 
 use crate::backoff::Backoff;
 use crate::counters::{Counters, Counts};
-use crate::driver::{Behaviour, Driver, build_swarm};
+use crate::driver::Driver;
 use crate::link::{Link, Patience};
 use crate::members::{Members, keypair_of};
 use crate::options::{StartError, TransportOptions};
 use crate::queue::PeerQueues;
 use crate::status::{Board, PeerState, PeerStatus, Peers};
+use crate::swarm::{Behaviour, build_swarm};
 
 /// What one connection says at most while its link is busy: itself, 14 lanes, and as many reopened.
 const LINK_EVENTS_MAX: usize = 64;

@@ -105,3 +105,21 @@ async fn a_silent_peer_times_out_by_its_pings() {
     one.up(2).await;
     two.up(1).await;
 }
+
+#[tokio::test]
+async fn a_silent_peer_that_turns_out_dead_is_told_once_more() {
+    let cluster = Cluster::of(2);
+    let (proxy, mut one, _two) = behind_proxy(&cluster).await;
+    proxy.set(Mode::Silent);
+    assert_eq!(one.gone(2).await, Gone::Timeout);
+    drop(proxy);
+    assert_eq!(one.gone(2).await, Gone::Refused);
+    assert_eq!(one.transport.peers()[&NodeId(2)].state, PeerState::Gone(Gone::Refused));
+    // Dials go on and none of them is told as a loss.
+    one.see(|peers| {
+        peers[&NodeId(2)].problem.as_deref().is_some_and(|told| told.contains("refused"))
+    })
+    .await;
+    assert!(one.transport.counts().dials_failed > 0);
+    assert!(one.events.try_recv().is_err());
+}
