@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::path::PathBuf;
 use std::process::Command;
 
 use quorate_types::Faults;
@@ -12,6 +13,8 @@ const FAULT_FLAG: &str = "--fault";
 /// The program that runs, with the faults it was given.
 #[derive(Clone, Debug, Default)]
 pub struct Launch {
+    /// This very program where none is named.
+    program: Option<PathBuf>,
     faults: Faults,
     flags: Vec<OsString>,
 }
@@ -29,6 +32,11 @@ impl Launch {
         Self::default()
     }
 
+    /// As another program: a test starts nodes that are not itself.
+    pub fn of(program: impl Into<PathBuf>) -> Self {
+        Self { program: Some(program.into()), ..Self::default() }
+    }
+
     /// As `quorate-faulty`, by its first two arguments.
     pub fn faulty(flag: Option<OsString>, fault: Option<OsString>) -> Result<Self, BadFault> {
         let (flag, fault) = (flag.unwrap_or_default(), fault.unwrap_or_default());
@@ -41,7 +49,7 @@ impl Launch {
             "double-completion" => Faults { completion_doubled: Some(count), ..Faults::none() },
             _unknown => return Err(bad()),
         };
-        Ok(Self { faults, flags: vec![flag, fault] })
+        Ok(Self { program: None, faults, flags: vec![flag, fault] })
     }
 
     /// The faults that a node of this process has.
@@ -51,7 +59,11 @@ impl Launch {
 
     /// This very program again, with the same faults; the caller adds a verb.
     pub fn again(&self) -> io::Result<Command> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let program = match &self.program {
+            Some(program) => program.clone(),
+            None => std::env::current_exe()?,
+        };
+        let mut command = Command::new(program);
         command.args(&self.flags);
         Ok(command)
     }

@@ -15,12 +15,15 @@ use super::stage::Stage;
 const BATCH: usize = 16;
 /// Batches under way at once.
 const BATCHES: usize = 4;
-/// Acknowledged tasks that are not yet completed. Enough that every slot is busy, few enough that
-/// submissions go on until the end, through the kill and the swap.
-const AHEAD: usize = 512;
+/// Acknowledged tasks that are not yet completed: enough that every slot is busy, and so small a
+/// part of all that submissions go on through the kill and the swap.
+fn ahead(total: usize) -> usize {
+    (total / 8).clamp(96, 512)
+}
 
 /// Submits every file; returns when all are acknowledged.
 pub(crate) async fn feed(stage: Arc<Stage>, files: Vec<Bytes>) -> anyhow::Result<()> {
+    let ahead = ahead(files.len());
     let mut under_way = JoinSet::new();
     let mut batches = Vec::new();
     for (id, content) in (0_u32..).zip(files) {
@@ -36,7 +39,7 @@ pub(crate) async fn feed(stage: Arc<Stage>, files: Vec<Bytes>) -> anyhow::Result
             joined(under_way.join_next().await)?;
         }
         let submitted = stage.record().submitted();
-        stage.wait_heard(submitted.saturating_sub(AHEAD)).await?;
+        stage.wait_heard(submitted.saturating_sub(ahead)).await?;
         under_way.spawn(submit(Arc::clone(&stage), batch));
     }
     while !under_way.is_empty() {

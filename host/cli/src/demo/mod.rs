@@ -187,8 +187,7 @@ async fn compare(args: &DemoArgs, stage: &Arc<Stage>, corpus: &Corpus) -> anyhow
     let results = stage.record().results();
     let postings = stage.postings(results).await?;
     let applied_twice = applied_twice(&postings)?;
-    let once = without_repeats(postings)?;
-    let (digests, shards) = stage.store_index(&once, SHARDS).await?;
+    let (digests, shards) = stage.store_index(&postings, SHARDS).await?;
     let files = corpus.files.clone();
     let seed = args.seed;
     let (reference, words, expected) = tokio::task::spawn_blocking(move || {
@@ -203,24 +202,6 @@ async fn compare(args: &DemoArgs, stage: &Arc<Stage>, corpus: &Corpus) -> anyhow
     let questions = Arc::new(Questions { shards: digests, words, expected });
     callers::ask_all(Arc::clone(stage), questions).await?;
     Ok(Outcome { applied_twice, index_differs })
-}
-
-/// The merge refuses a file that comes twice; it was counted, so go on with the first.
-fn without_repeats(postings: Vec<Bytes>) -> anyhow::Result<Vec<Bytes>> {
-    let mut seen = std::collections::BTreeSet::new();
-    let mut once = Vec::new();
-    for bytes in postings {
-        let ids: Vec<u32> = code_index_format::PostingsReader::new(&bytes)?
-            .files()
-            .iter()
-            .map(|file| file.id)
-            .collect();
-        if ids.iter().all(|id| !seen.contains(id)) {
-            seen.extend(ids);
-            once.push(bytes);
-        }
-    }
-    Ok(once)
 }
 
 fn unpack(shards: &[Bytes]) -> anyhow::Result<oracle::Index> {

@@ -1,6 +1,6 @@
 //! What all parts of the demo share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -129,8 +129,7 @@ impl Stage {
         postings: &[Bytes],
         shards: u32,
     ) -> anyhow::Result<(Vec<Digest>, Vec<Bytes>)> {
-        let (shards, _files) =
-            code_index_format::merge(postings.iter().map(AsRef::as_ref), shards)?;
+        let (shards, _files) = code_index_format::merge(without_repeats(postings)?, shards)?;
         let mut digests = Vec::new();
         let mut stored = Vec::new();
         for shard in shards {
@@ -205,4 +204,22 @@ async fn take(
         fetched.insert(at, bytes.context("a result cannot be fetched")?);
     }
     Ok(())
+}
+
+/// The merge refuses a file that comes twice; it was counted, so go on with the first.
+fn without_repeats(postings: &[Bytes]) -> anyhow::Result<Vec<&[u8]>> {
+    let mut seen = BTreeSet::new();
+    let mut once = Vec::new();
+    for bytes in postings {
+        let ids: Vec<u32> = code_index_format::PostingsReader::new(bytes)?
+            .files()
+            .iter()
+            .map(|file| file.id)
+            .collect();
+        if ids.iter().all(|id| !seen.contains(id)) {
+            seen.extend(ids);
+            once.push(bytes.as_ref());
+        }
+    }
+    Ok(once)
 }
