@@ -1,5 +1,7 @@
 //! Bad input: each is a clear error that names what, why and what to try.
 
+#![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
+
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;

@@ -1,6 +1,8 @@
 //! The demo as a test: the same program on a small made-up corpus, and the same
 //! with a planted bug, which it must find.
 
+#![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -2,6 +2,8 @@
 //! an HTTP client that submits and an HTTP worker that completes; afterwards each
 //! acknowledged task must have been completed, and by one lease alone.
 
+#![expect(clippy::expect_used, reason = "a test that cannot go on has failed")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

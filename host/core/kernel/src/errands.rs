@@ -27,15 +27,11 @@ fn refuse(refusal: Refusal) -> Result<Done, Setback> {
 impl Kernel {
     /// Fills in what only the node at whose door the request stands can know.
     pub(crate) fn complete_request(&self, request: Request) -> Request {
-        match request {
-            Request::Register(mut spec) => {
-                spec.node = self.config.node;
-                spec.node_incarnation = self.home.incarnation.unwrap_or_default();
-                spec.hosted = false;
-                Request::Register(spec)
-            }
-            other => other,
-        }
+        let Request::Register(mut spec) = request else { return request };
+        spec.node = self.config.node;
+        spec.node_incarnation = self.home.incarnation.unwrap_or_default();
+        spec.hosted = false;
+        Request::Register(spec)
     }
 
     /// Does the errand of an ask that this node must answer.

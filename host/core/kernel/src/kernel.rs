@@ -112,7 +112,7 @@ impl Kernel {
                 self.calls.start(now.mono, id, *spec, &self.registry, self.source.as_ref());
             }
             Input::CancelCall(id) => self.calls.cancel(now.mono, id),
-            Input::Wire(event) => self.from_wire(now, event),
+            Input::Wire(event) => self.take_from_wire(now, event),
             Input::Applied { group, index, events, view } => {
                 self.applied(now, group, index, &events, view);
             }
@@ -248,7 +248,7 @@ impl Kernel {
         self.home.tell_leader_again();
     }
 
-    fn from_wire(&mut self, now: Now, event: WireEvent) {
+    fn take_from_wire(&mut self, now: Now, event: WireEvent) {
         match event {
             WireEvent::PeerUp(peer) => self.peer_up(now, peer),
             WireEvent::PeerGone(peer, how) => self.peer_gone(now, peer, how),

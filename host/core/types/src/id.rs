@@ -224,12 +224,18 @@ macro_rules! two_forms {
 }
 
 two_forms!(TaskId, u64, |id| id.0, TaskId);
-two_forms!(TraceId, serde_bytes::ByteArray<16>, |id| serde_bytes::ByteArray::new(id.0.to_be_bytes()), |bytes| TraceId(
-    u128::from_be_bytes(bytes.into_array())
-));
-two_forms!(Digest, serde_bytes::ByteArray<32>, |digest| serde_bytes::ByteArray::new(digest.0), |bytes| Digest(
-    bytes.into_array()
-));
+two_forms!(
+    TraceId,
+    serde_bytes::ByteArray<16>,
+    |id| serde_bytes::ByteArray::new(id.0.to_be_bytes()),
+    |bytes| TraceId(u128::from_be_bytes(bytes.into_array()))
+);
+two_forms!(
+    Digest,
+    serde_bytes::ByteArray<32>,
+    |digest| serde_bytes::ByteArray::new(digest.0),
+    |bytes| Digest(bytes.into_array())
+);
 
 #[cfg(test)]
 mod tests {

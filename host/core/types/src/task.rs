@@ -114,9 +114,9 @@ impl<'de> Deserialize<'de> for Payload {
             PayloadJson { text: None, base64: None, blob: Some(digest), size: Some(size) } => {
                 Ok(Self::Blob { digest, size })
             }
-            _other => Err(D::Error::custom(
-                "give exactly one of `text`, `base64`, or `blob` with `size`",
-            )),
+            _other => {
+                Err(D::Error::custom("give exactly one of `text`, `base64`, or `blob` with `size`"))
+            }
         }
     }
 }

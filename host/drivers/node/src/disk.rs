@@ -11,9 +11,9 @@
 //! avoid. Symbolic links are followed; whoever may write in the data directory
 //! may replace its contents anyway.
 
-mod threads;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
