@@ -1,7 +1,7 @@
 //! The command line. Two binaries share it: `quorate`, which has no faults, and
 //! `quorate-faulty`, which is given one by its first argument.
 //!
-//! A verb asks a node over HTTP, shows the answer through [`output`], and ends in
+//! A verb asks a node over HTTP, shows the answer through `output`, and ends in
 //! one of eight exit codes. An error is printed once, with its causes and the next
 //! command to try; nothing reports success before the effect is committed.
 

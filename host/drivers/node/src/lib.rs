@@ -2,7 +2,7 @@
 //! for its guests. Everything that decides is elsewhere; this room only supplies.
 //!
 //! * [`config`]: the node file.
-//! * [`disk`]: the `Disk` seam over files.
+//! * `disk`: the `Disk` seam over files.
 //! * `agents`, `policies`: components as the crank's guests.
 //! * [`node`]: start and stop.
 
