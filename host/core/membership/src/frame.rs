@@ -356,6 +356,25 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_is_not_passed_on_as_if_it_were_whole() {
+        let owned = table(6, 5);
+        let mut gapped = Table::default();
+        for (since, records) in [(0, 2), (4, 6)] {
+            let mut packing = Packing::new(1);
+            packing.add(NodeId(4), &owned, since);
+            let mut deltas = packing.finish().next().unwrap();
+            deltas.deltas[0].records.retain(|record| record.counter <= records);
+            deltas.deltas[0].upto = records;
+            gapped.merge(&deltas.deltas[0]);
+        }
+        let mut packing = Packing::new(1);
+        packing.add(NodeId(4), &gapped, 0);
+        let relayed = packing.finish().next().unwrap();
+        let counters: Vec<u64> = relayed.deltas[0].records.iter().map(|it| it.counter).collect();
+        assert_eq!((counters, relayed.deltas[0].upto), (vec![1, 2, 5, 6], 2));
+    }
+
+    #[test]
     fn a_budget_of_frames_cuts_a_delta_where_it_can_go_on() {
         let owned = table(900, 1000);
         let mut copy = Table::default();

@@ -46,7 +46,7 @@ fn three_five_and_sixty_nodes_know_everything_of_each_other_in_milliseconds() {
 
 #[test]
 fn with_one_frame_in_twenty_lost_everything_still_reaches_everyone() {
-    for seed in 0..5 {
+    for seed in 0..3 {
         let mut cluster = Cluster::of(60, seed);
         cluster.loss_ppm = 50_000;
         cluster.connect_all();
@@ -149,6 +149,19 @@ fn a_node_that_joins_late_learns_what_was_deleted_and_what_was_not() {
 }
 
 #[test]
+fn a_lost_push_is_repaired_by_its_owner() {
+    let mut cluster = Cluster::settled(2, 10);
+    cluster.cut(n(1), n(2));
+    cluster.publish(n(1), 1, 1);
+    cluster.run(ms(50));
+    cluster.heal();
+    cluster.publish(n(1), 2, 2);
+    cluster.run(ms(50));
+    assert_eq!((cluster.holders(1, 1), cluster.holders(2, 2)), (1, 2), "the second, not the first");
+    cluster.run_until(ms(1050), |cluster| cluster.holders(1, 1) == 2);
+}
+
+#[test]
 fn a_full_table_crosses_in_bounded_frames() {
     let mut cluster = Cluster::of(3, 7);
     cluster.connect_all();
@@ -169,13 +182,14 @@ fn a_full_table_crosses_in_bounded_frames() {
     let mut late = Cluster::of(3, 8);
     late.connect(n(1), n(2));
     late.command(n(1), |core| {
-        for id in 0..1000 {
+        for id in 0..900 {
             core.publish_extension(id, Some(&[9; VALUE_BYTES_MAX])).unwrap();
         }
     });
     late.run(ms(100));
     late.connect(n(2), n(3));
-    late.run_until(ms(3000), |late| late.core(n(3)).extension(n(1), 999).is_some());
+    // The digest at the connection is enough; none of the later ones is waited for.
+    late.run_until(ms(20), |late| late.core(n(3)).extension(n(1), 899).is_some());
     assert_eq!(late.core(n(3)).extension(n(1), 0), Some(&[9; VALUE_BYTES_MAX][..]));
 }
 

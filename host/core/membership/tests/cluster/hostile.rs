@@ -172,6 +172,7 @@ fn a_huge_counter_or_incarnation_is_refused_and_names_its_sender() {
     cluster.inject(n(3), n(1), deltas(RELAY, &[life]));
     // A claim that the receiver itself is far ahead moves it nowhere.
     cluster.inject(n(3), n(1), digest(&[(1, u64::MAX, u64::MAX)]));
+    cluster.inject(n(3), n(1), digest(&[(1, LIFE + (1 << 53), 1)]));
     cluster.run(ms(20));
     assert_eq!(cluster.faults.len(), 2);
     assert!(
@@ -294,6 +295,27 @@ fn a_newer_word_of_a_suspect_refutes_the_suspicion_whoever_brings_it() {
         })
         .collect();
     assert_eq!(verdicts, [Reason::Refuted]);
+}
+
+#[test]
+fn a_peer_that_asks_without_end_is_answered_now_and_then() {
+    let mut core = alone(54);
+    core.peer_up(Time::ZERO, n(3));
+    core.tick(Time::ZERO);
+    let large = [7; 1000];
+    let records: Vec<Record<'_>> = (1..=60).map(|id| (id, 4, id, Some(&large[..]))).collect();
+    let told = Delta { owner: 2, incarnation: LIFE, since: 0, upto: 60, records: &records };
+    core.handle_frame(Time::ZERO, n(3), &deltas(RELAY, &[told])).unwrap();
+    effects(&mut core);
+    for at in 0..1000 {
+        core.handle_frame(Time::from_millis(at), n(3), &digest(&[])).unwrap();
+    }
+    let bytes = |effect: Effect| match effect {
+        Effect::Send { frame, .. } => frame.len(),
+        Effect::StatusChanged { .. } | Effect::ReadingChanged { .. } => 0,
+    };
+    let sent: usize = effects(&mut core).into_iter().map(bytes).sum();
+    assert!(sent > 60_000 && sent < 21 * 64 * 1024, "{sent} bytes in a second");
 }
 
 #[test]
