@@ -12,9 +12,10 @@ use crate::queue::BATCH_BYTES;
 /// A length that no frame has: the sender leaves in order and will write no more.
 const FAREWELL: u32 = u32::MAX;
 
-/// A body above this is written by itself, since copying it costs more than the write it saves:
-/// the multiplexer cuts what it is given into pieces of 16 KiB.
-const JOIN_BYTES_MAX: usize = 16 << 10;
+/// The multiplexer cuts what it is given into pieces of this size. A body above it is written by
+/// itself, since copying it costs more than the write it saves; and one piece is what a reader
+/// buffers, so that seven idle lanes of a peer cost 112 KiB.
+const PIECE_BYTES: usize = 16 << 10;
 
 /// Why no further frame comes from a stream.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +36,7 @@ pub(crate) struct FrameReader<S>(BufReader<S>);
 
 impl<S: AsyncRead + Unpin> FrameReader<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self(BufReader::with_capacity(BATCH_BYTES, stream))
+        Self(BufReader::with_capacity(PIECE_BYTES, stream))
     }
 
     /// The next frame. Each owns its allocation, so that keeping a small one does not keep a whole
@@ -64,7 +65,7 @@ pub(crate) struct FrameWriter<S> {
 
 impl<S: AsyncWrite + Unpin> FrameWriter<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self { stream, joined: Vec::with_capacity(BATCH_BYTES + JOIN_BYTES_MAX) }
+        Self { stream, joined: Vec::new() }
     }
 
     /// Writes all of `frames`, small ones joined into few writes. Does not flush.
@@ -73,7 +74,7 @@ impl<S: AsyncWrite + Unpin> FrameWriter<S> {
             // The queue took no frame above FRAME_BYTES_MAX, which fits easily.
             let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
             self.joined.extend_from_slice(&length.to_be_bytes());
-            if frame.len() <= JOIN_BYTES_MAX {
+            if frame.len() <= PIECE_BYTES {
                 self.joined.extend_from_slice(frame);
                 if self.joined.len() >= BATCH_BYTES {
                     self.write_joined().await?;
@@ -113,7 +114,7 @@ mod tests {
 
     #[test]
     fn frames_of_every_size_come_back_in_order_and_then_the_farewell() {
-        let sizes = [0, 1, 100, JOIN_BYTES_MAX, JOIN_BYTES_MAX + 1, BATCH_BYTES, FRAME_BYTES_MAX];
+        let sizes = [0, 1, 100, PIECE_BYTES, PIECE_BYTES + 1, BATCH_BYTES, FRAME_BYTES_MAX];
         let frames: Vec<Bytes> = sizes.iter().map(|size| Bytes::from(vec![5; *size])).collect();
         let mut wire = Vec::new();
         block_on(async {

@@ -3,7 +3,7 @@
 use quorate_transport::PeerState;
 use quorate_types::{Gone, Lane, NodeId, SendError};
 
-use crate::fixture::{Cluster, Node, pair};
+use crate::fixture::{Cluster, Node, SOON, pair};
 use crate::proxy::{Mode, Proxy};
 
 /// A node whose handle is dropped dies without a word, as a killed process does.
@@ -61,6 +61,17 @@ async fn an_orderly_end_sends_what_waits_and_is_told_as_closed_then_as_dead() {
     let mut reborn = cluster.start(1);
     two.up(1).await;
     reborn.up(2).await;
+}
+
+#[tokio::test]
+async fn nodes_that_leave_at_once_do_not_wait_for_each_other_for_ever() {
+    let (one, two) = pair(&Cluster::of(2)).await;
+    let left = async { tokio::join!(one.transport.shutdown(), two.transport.shutdown()) };
+    tokio::time::timeout(SOON, left).await.expect("both leave");
+    assert_eq!(one.send(2, Lane::Call, "late"), Err(SendError::Unconnected));
+    assert_eq!(two.send(1, Lane::Call, "late"), Err(SendError::Unconnected));
+    let again = std::net::TcpListener::bind(one.transport.local_addr());
+    assert!(again.is_ok(), "its port is free: {again:?}");
 }
 
 /// n2 as n1 reaches it, through a proxy at n2's listed address.
