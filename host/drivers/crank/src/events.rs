@@ -17,12 +17,19 @@ const WATCHER_LAG: usize = 16_384;
 
 type Item = Result<Event, Refusal>;
 
+/// One reader. It hears what lies above the revision that it has seen: a node that
+/// is behind brings older events once more.
+struct Watcher {
+    seen: Option<(Index, u32)>,
+    queue: Queue<Item>,
+}
+
 #[derive(Default)]
 struct State {
     kept: VecDeque<Event>,
     /// Everything up to and including this revision is no longer here.
     forgotten: Option<(Index, u32)>,
-    watchers: Vec<Queue<Item>>,
+    watchers: Vec<Watcher>,
 }
 
 /// The log's recent events. Clones share it.
@@ -58,7 +65,7 @@ impl EventLog {
         state.kept.clear();
         state.forgotten = Some((index, u32::MAX));
         for watcher in state.watchers.drain(..) {
-            end(&watcher, "what happened before a snapshot");
+            end(&watcher.queue, "what happened before a snapshot");
         }
     }
 
@@ -75,7 +82,7 @@ impl EventLog {
                 queue.push_always(Ok(event.clone()));
             }
         }
-        state.watchers.push(queue.clone());
+        state.watchers.push(Watcher { seen: after, queue: queue.clone() });
         Watch(queue)
     }
 
@@ -85,12 +92,15 @@ impl EventLog {
 }
 
 /// Gives a watcher an event; false when it has gone or is too slow.
-fn offer(watcher: &Queue<Item>, event: Event) -> bool {
-    if watcher.is_closed() {
+fn offer(watcher: &Watcher, event: Event) -> bool {
+    if watcher.queue.is_closed() {
         return false;
     }
-    if watcher.push(Ok(event)).is_err() {
-        end(watcher, "the watcher is too slow: an event");
+    if watcher.seen.is_some_and(|seen| event.revision <= seen) {
+        return true;
+    }
+    if watcher.queue.push(Ok(event)).is_err() {
+        end(&watcher.queue, "the watcher is too slow: an event");
         return false;
     }
     true
@@ -138,6 +148,18 @@ mod tests {
             .map(|item| item.expect("kept").revision)
             .collect();
         assert_eq!(heard, [(Index(1), 1), (Index(2), 0)]);
+    }
+
+    #[test]
+    fn a_node_that_is_behind_brings_nothing_twice() {
+        let log = EventLog::default();
+        let watch = log.watch(Some((Index(7), 0)));
+        log.append(Index(6), &[down(1)]);
+        log.append(Index(7), &[down(2), down(3)]);
+        let heard: Vec<_> = std::iter::from_fn(|| watch.0.try_pop())
+            .map(|item| item.expect("kept").revision)
+            .collect();
+        assert_eq!(heard, [(Index(7), 1)]);
     }
 
     #[test]
