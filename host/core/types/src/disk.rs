@@ -2,7 +2,7 @@
 //! unsynced writes, tears them and counts time.
 //!
 //! Paths are relative to the node's data directory, `/`-separated, and never
-//! leave it. All calls are asynchronous: a disk may stall and a step may not.
+//! leave it; the directory itself is the empty path. All calls are asynchronous: a disk may stall and a step may not.
 
 use std::future::Future;
 use std::io;
