@@ -1,5 +1,7 @@
 //! What every node comes to know, and how fast.
 
+use std::time::Duration;
+
 use quorate_membership::VALUE_BYTES_MAX;
 use quorate_types::{AgentId, Gone};
 
@@ -62,32 +64,42 @@ fn with_one_frame_in_twenty_lost_everything_still_reaches_everyone() {
     }
 }
 
+/// Spans until all 60 nodes hold an update of one, sorted; `traffic` comes before each.
+fn spread(cluster: &mut Cluster, traffic: impl Fn(&mut Cluster, u32)) -> Vec<Duration> {
+    let mut spans = Vec::new();
+    for round in 0..100_u32 {
+        traffic(cluster, round);
+        let node = n(1 + cluster.rng.below(60));
+        cluster.publish(node, 9999, round);
+        spans.push(cluster.run_until(ms(50), |cluster| cluster.holders(9999, round) == 60));
+        cluster.command(node, |core| core.retract(AgentId(9999)));
+        cluster.run(ms(12));
+    }
+    spans.sort();
+    spans
+}
+
 #[test]
-fn t99_of_one_update_at_sixty_nodes() {
-    for (label, every) in [("idle", 0), ("each node publishes ten readings a second", 10)] {
-        let mut cluster = Cluster::settled(60, 11);
-        let mut spans = Vec::new();
-        for round in 0..100_u32 {
-            // A stretch of other traffic, ending at a random point of the flush span.
-            for _ in 0..every {
-                for node in cluster.members() {
-                    cluster.publish(node, node.0, round);
-                    let pause = cluster.rng.below(200);
-                    cluster.run(std::time::Duration::from_micros(pause));
-                }
+fn one_update_at_sixty_nodes_is_everywhere_after_a_flush_span_and_a_delay() {
+    // No wait for a flush: the owner said nothing for a while.
+    let idle = spread(&mut Cluster::settled(60, 11), |cluster, _round| {
+        let pause = cluster.rng.below(30_000);
+        cluster.run(ms(10) + Duration::from_micros(pause));
+    });
+    // Each node publishes about every 6 ms, so the owner flushed less than a span ago.
+    let busy = spread(&mut Cluster::settled(60, 12), |cluster, round| {
+        for _sweep in 0..5 {
+            for node in cluster.members() {
+                cluster.publish(node, node.0, round);
+                let pause = cluster.rng.below(200);
+                cluster.run(Duration::from_micros(pause));
             }
-            let pause = cluster.rng.below(30_000);
-            cluster.run(std::time::Duration::from_micros(pause));
-            let node = n(1 + cluster.rng.below(60));
-            cluster.publish(node, 9999, round);
-            spans.push(cluster.run_until(ms(50), |cluster| cluster.holders(9999, round) >= 60));
-            cluster.command(node, |core| core.retract(AgentId(9999)));
-            cluster.run(ms(12));
         }
-        spans.sort();
+    });
+    for (label, spans, limit) in [("idle", idle, ms(3)), ("busy", busy, ms(13))] {
         let (p50, p99) = (spans[49], spans[98]);
-        println!("t99 at 60 nodes, {label}: p50 {p50:?}, p99 {p99:?}");
-        assert!(p99 < ms(15), "a flush span and a delay: {p99:?}");
+        println!("one update known to all 60, {label}: p50 {p50:?}, p99 {p99:?}");
+        assert!(p99 <= limit, "{label}: {p99:?}");
     }
 }
 
