@@ -142,6 +142,8 @@ fn stream_of(source: Events, first: CallEvent) -> Response {
             Err(failure) => {
                 let detail = failure.problem().detail.clone();
                 tracing::info!(detail, "a streamed reply broke off");
+                // The connection closes at once; what is written by then must not be lost with it.
+                tokio::task::yield_now().await;
                 Some((Err(io::Error::other(detail)), None))
             }
         }

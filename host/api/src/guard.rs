@@ -1,8 +1,6 @@
 //! What every request passes before its route: trace, host name, token; and what
 //! every response passes after it: the problem's body, the trace, a measurement.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
@@ -24,37 +22,11 @@ const TRACE: HeaderName = HeaderName::from_static(HEADER_TRACE);
 /// The one path that needs no token: a supervisor asks it whether the process lives.
 pub(crate) const OPEN_PATH: &str = "/healthz";
 
-/// Traces for requests that bring none: a random origin, then a count.
-pub(crate) struct Traces {
-    origin: u128,
-    count: AtomicU64,
-}
-
-impl Traces {
-    /// A series of its own.
-    pub(crate) fn new() -> Result<Self, getrandom::Error> {
-        let mut origin = [0; 16];
-        getrandom::fill(&mut origin)?;
-        Ok(Self { origin: u128::from_ne_bytes(origin), count: AtomicU64::new(1) })
-    }
-
-    fn next(&self) -> TraceId {
-        let count = self.count.fetch_add(1, Ordering::Relaxed);
-        // Zero is no trace; an odd step keeps neighbours apart in their first digits.
-        let step = u128::from(count).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-        TraceId(self.origin.wrapping_add(step).max(1))
-    }
-}
-
 /// The middleware.
-pub(crate) async fn guard(
-    State((api, traces)): State<(Shared, Arc<Traces>)>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+pub(crate) async fn guard(State(api): State<Shared>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let given = request.headers().get(TRACEPARENT).and_then(|header| header.to_str().ok());
-    let trace = given.and_then(trace_of).unwrap_or_else(|| traces.next());
+    let trace = given.and_then(trace_of).unwrap_or_else(|| api.fresh.trace());
     request.extensions_mut().insert(trace);
     let route = request
         .extensions()

@@ -19,6 +19,7 @@ mod calls;
 mod cluster;
 mod events;
 mod failure;
+mod fresh;
 mod guard;
 mod input;
 mod meter;

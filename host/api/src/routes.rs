@@ -14,7 +14,7 @@ use quorate_types::problem::{Problem, ProblemKind};
 use serde::Serialize;
 
 use crate::failure::{Answer, Failure};
-use crate::guard::{OPEN_PATH, Traces, guard};
+use crate::guard::{OPEN_PATH, guard};
 use crate::state::Shared;
 use crate::{agents, blobs, calls, cluster, events, tasks, watch};
 
@@ -145,7 +145,7 @@ async fn no_method() -> Failure {
 }
 
 /// The router, behind its guard.
-pub(crate) fn router(api: Shared, traces: Arc<Traces>) -> Router {
+pub(crate) fn router(api: Shared) -> Router {
     Router::new()
         .route("/v1", get(document))
         .route("/v1/tasks", post(tasks::submit).get(tasks::list))
@@ -173,6 +173,6 @@ pub(crate) fn router(api: Shared, traces: Arc<Traces>) -> Router {
         .route("/metrics", get(metrics))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(from_fn_with_state((Arc::clone(&api), traces), guard))
+        .layer(from_fn_with_state(Arc::clone(&api), guard))
         .with_state(api)
 }

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use crate::guard::Traces;
+use crate::fresh::Fresh;
 use crate::options::ApiOptions;
 use crate::routes::router;
 use crate::state::{Api, Closing};
@@ -35,8 +35,8 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Why a door could not open.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The system gave no random bytes for trace ids.
-    #[error("no entropy for trace ids: {0}")]
+    /// The system gave no random bytes.
+    #[error("no random bytes for traces and nonces: {0}")]
     Entropy(getrandom::Error),
 }
 
@@ -48,10 +48,10 @@ pub async fn serve(
     options: ApiOptions,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
-    let traces = Arc::new(Traces::new().map_err(ServeError::Entropy)?);
+    let fresh = Fresh::new().map_err(ServeError::Entropy)?;
     let (close, closing) = watch::channel(false);
     let room = Arc::new(Semaphore::new(options.connections_max));
-    let router = router(Arc::new(Api::new(door, options, closing.clone())), traces);
+    let router = router(Arc::new(Api::new(door, options, fresh, closing.clone())));
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {

@@ -10,6 +10,7 @@ use quorate_types::{Door, Refusal, Reply, Request, TraceId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::failure::Failure;
+use crate::fresh::Fresh;
 use crate::meter::Meter;
 use crate::options::ApiOptions;
 
@@ -27,6 +28,7 @@ pub(crate) struct Api {
     pub(crate) door: Arc<dyn Door>,
     pub(crate) options: ApiOptions,
     pub(crate) meter: Meter,
+    pub(crate) fresh: Fresh,
     streams: Arc<Semaphore>,
     blob_units: Arc<Semaphore>,
     closing: watch::Receiver<bool>,
@@ -78,6 +80,7 @@ impl Api {
     pub(crate) fn new(
         door: Arc<dyn Door>,
         options: ApiOptions,
+        fresh: Fresh,
         closing: watch::Receiver<bool>,
     ) -> Self {
         let units = usize::try_from(options.blob_bytes_in_hand_max.div_ceil(BLOB_UNIT_BYTES))
@@ -86,6 +89,7 @@ impl Api {
         Self {
             door,
             meter: Meter::default(),
+            fresh,
             streams: Arc::new(Semaphore::new(options.streams_max)),
             blob_units: Arc::new(Semaphore::new(units)),
             options,

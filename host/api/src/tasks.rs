@@ -30,15 +30,6 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const LIMIT_DEFAULT: u32 = 100;
 const LIMIT_MAX: u32 = 1000;
 
-const STATES: [TaskState; 6] = [
-    TaskState::Queued,
-    TaskState::Leased,
-    TaskState::Retrying,
-    TaskState::Completed,
-    TaskState::DeadLetter,
-    TaskState::Cancelled,
-];
-
 /// Reads a small JSON body.
 pub(crate) async fn json_body<T: DeserializeOwned>(
     api: &Api,
@@ -80,7 +71,7 @@ pub(crate) async fn submit(
         let many: SubmitMany = input::json(&bytes)?;
         return submit_many(&api, many, key, asked.trace, deadline_ms).await;
     }
-    let submission = submission(input::json(&bytes)?, key, asked.trace)?;
+    let submission = submission(&api, input::json(&bytes)?, key, asked.trace)?;
     let answers = ask_submit(&api, vec![submission], deadline_ms).await?;
     let [answer] =
         <[_; 1]>::try_from(answers).map_err(|_more_or_none| Failure::unexpected("Submitted"))?;
@@ -107,7 +98,7 @@ async fn submit_many(
     let key_of = |place: usize| key.as_ref().map(|key| format!("{key}/{place}"));
     let checked = many.tasks.into_iter().enumerate().map(|(place, spec)| {
         let key = if spec.idempotency_key.is_some() { None } else { key_of(place) };
-        submission(spec, key, trace)
+        submission(api, spec, key, trace)
     });
     let checked: Vec<Result<Submission, Failure>> = checked.collect();
     let sound: Vec<Submission> =
@@ -130,8 +121,9 @@ async fn submit_many(
 }
 
 /// A task as the door takes it: the header's key, the request's trace, no input too large for the
-/// log. The node fills in the nonce.
+/// log.
 fn submission(
+    api: &Api,
     mut spec: TaskSpec,
     key: Option<String>,
     trace: TraceId,
@@ -149,7 +141,7 @@ fn submission(
         spec.trace = trace;
     }
     check_inline("the input", &spec.input)?;
-    Ok(Submission { spec, nonce: (0, 0, 0) })
+    Ok(Submission { spec, nonce: api.fresh.nonce() })
 }
 
 fn check_inline(what: &str, payload: &Payload) -> Result<(), Failure> {
@@ -201,8 +193,8 @@ pub(crate) async fn list(State(api): State<Shared>, asked: Asked, params: Params
 }
 
 fn state(text: &str) -> Result<TaskState, Failure> {
-    let names = STATES.map(|state| state.to_string());
-    let found = STATES.into_iter().zip(&names).find(|(_, name)| *name == text);
+    let names = TaskState::ALL.map(|state| state.to_string());
+    let found = TaskState::ALL.into_iter().zip(&names).find(|(_, name)| *name == text);
     found.map(|(state, _)| state).ok_or_else(|| {
         let near = nearest(text, names.iter().map(String::as_str));
         let next = near.map_or(String::new(), |near| format!("did you mean `{near}`? "));

@@ -1,0 +1,13 @@
+//! The HTTP door over a toy cluster, and the Rust client at the same door.
+
+#![expect(clippy::expect_used, reason = "a scenario that cannot go on must stop")]
+
+mod calls;
+mod client;
+mod guard;
+mod house;
+mod policies;
+mod refusals;
+mod streams;
+mod tasks;
+mod toy;
