@@ -44,6 +44,10 @@ impl Kernel {
             self.say(now, from, call, attempt, Said::Unknown);
             return;
         };
+        if self.hosting.by_call.contains_key(&(from, call, attempt)) {
+            // The wire promises at most once; a second copy must not run a second time.
+            return;
+        }
         let permits = self.config.agents[at].slots.max(1) * (1 + QUEUED_PER_SLOT);
         if self.home.hosted[at].calls >= permits {
             self.say(now, from, call, attempt, Said::Busy);

@@ -34,6 +34,8 @@ mod outside;
 mod placement;
 mod presence;
 mod swap;
+#[cfg(test)]
+mod tests;
 
 pub use io::{
     AskId, Effect, Input, KernelConfig, LEASE_TERM, LocalAgent, LogSetback, MemberInfo, Now,

@@ -1,0 +1,313 @@
+//! One kernel, bare: the log is a ledger that commits at once, time is a number.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_dispatch::NativeSource;
+use quorate_ledger::Ledger;
+use quorate_types::door::Consistency;
+use quorate_types::view::{CallEvent, CallSpec, LeaseGrant};
+use quorate_types::{
+    AgentId, AgentSpec, CallId, CapabilitySet, Faults, GroupId, Incarnation, Index, NodeId,
+    Payload, Refusal, Reply, Request, Submission, TaskId, TaskSpec, TaskState, Term, Time, TraceId,
+};
+
+use crate::io::{
+    AskId, Effect, Input, KernelConfig, LocalAgent, MemberInfo, Now, WorkId, WorkOrder,
+};
+use crate::kernel::Kernel;
+
+const NODE: NodeId = NodeId(1);
+const TERM: Duration = Duration::from_secs(10);
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// A kernel that leads a cluster of one, with what came out of it.
+struct One {
+    kernel: Kernel,
+    ledger: Ledger,
+    index: u64,
+    now: Time,
+    next_ask: u64,
+    answers: Vec<(AskId, Result<Reply, Refusal>)>,
+    told: Vec<Result<CallEvent, Refusal>>,
+    work: Vec<(WorkId, WorkOrder)>,
+}
+
+impl One {
+    fn with_agents(agents: &[&str]) -> Self {
+        let info = MemberInfo { name: "one".into(), peer: "p".into(), address: "a".into() };
+        let agents = agents.iter().map(|capability| LocalAgent {
+            name: format!("{capability}-agent"),
+            namespace: "default".to_owned(),
+            capabilities: CapabilitySet::from(vec![(*capability).to_owned()]),
+            slots: 2,
+        });
+        let config = KernelConfig {
+            node: NODE,
+            members: [(NODE, info)].into(),
+            api: None,
+            boot: 1,
+            seed: 7,
+            agents: agents.collect(),
+            lease_term: TERM,
+        };
+        let now = Time::from_millis(1_000);
+        let mut one = Self {
+            kernel: Kernel::new(config, Box::new(NativeSource), Now { mono: now, wall: now }),
+            ledger: Ledger::new(&Faults::none()),
+            index: 0,
+            now,
+            next_ask: 0,
+            answers: Vec::new(),
+            told: Vec::new(),
+            work: Vec::new(),
+        };
+        one.lead(true);
+        one
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: self.now, wall: self.now }
+    }
+
+    fn lead(&mut self, leads: bool) {
+        let leader = leads.then_some(NODE);
+        self.give(Input::Leadership { group: GroupId::SYSTEM, leader, term: Term(1) });
+    }
+
+    /// Gives an input and carries out all that comes of it.
+    fn give(&mut self, input: Input) {
+        let mut inputs = vec![input];
+        while !inputs.is_empty() {
+            for input in inputs.drain(..) {
+                self.kernel.handle(self.now(), input);
+            }
+            self.kernel.settle(self.now());
+            inputs = self.carry_out();
+        }
+    }
+
+    fn carry_out(&mut self) -> Vec<Input> {
+        let mut inputs = Vec::new();
+        while let Some(effect) = self.kernel.poll_effect() {
+            match effect {
+                Effect::Propose(ticket, group, entry) => {
+                    self.index += 1;
+                    let index = Index(self.index);
+                    let applied = self.ledger.apply(index, &entry).expect("a known entry");
+                    let view = Arc::new(self.ledger.clone());
+                    inputs.push(Input::Applied { group, index, events: applied.events, view });
+                    inputs.push(Input::Proposed(ticket, Ok((index, applied.outcome))));
+                }
+                Effect::Barrier(ticket, _group) => {
+                    inputs.push(Input::Barrier(ticket, Ok(Index(self.index))));
+                }
+                Effect::Answer(id, result) => self.answers.push((id, result)),
+                Effect::Tell(_call, event) => self.told.push(event),
+                Effect::StartWork(work, order) => self.work.push((work, *order)),
+                Effect::CancelWork(gone) => self.work.retain(|(work, _order)| *work != gone),
+                Effect::Send(..) | Effect::Prepare(..) => {}
+            }
+        }
+        inputs
+    }
+
+    /// Lets time pass, stopping wherever the kernel wants to be asked.
+    fn pass(&mut self, span: Duration) {
+        let end = self.now + span;
+        while self.now < end {
+            let due = self.kernel.poll_timeout().unwrap_or(end);
+            self.now = due.clamp(self.now + Duration::from_millis(1), end);
+            self.kernel.settle(self.now());
+            for input in self.carry_out() {
+                self.give(input);
+            }
+        }
+    }
+
+    fn ask(&mut self, request: Request) -> AskId {
+        self.next_ask += 1;
+        let id = AskId(self.next_ask);
+        self.give(Input::Ask { id, request, within: WITHIN });
+        id
+    }
+
+    fn answer(&mut self, id: AskId) -> Option<Result<Reply, Refusal>> {
+        let at = self.answers.iter().position(|(answered, _)| *answered == id)?;
+        Some(self.answers.remove(at).1)
+    }
+
+    fn reply(&mut self, request: Request) -> Reply {
+        let id = self.ask(request);
+        self.answer(id).expect("answered at once").expect("not refused")
+    }
+
+    fn submit(&mut self, capability: &str) -> TaskId {
+        let spec = TaskSpec { capabilities: vec![capability.to_owned()], ..TaskSpec::default() };
+        let nonce = (1, 1, self.next_ask);
+        let Reply::Submitted(each) = self.reply(Request::Submit(vec![Submission { spec, nonce }]))
+        else {
+            panic!("a submission is answered with its tasks");
+        };
+        each[0].as_ref().expect("taken").id
+    }
+
+    fn state(&mut self, task: TaskId) -> TaskState {
+        match self.reply(Request::Task(task, Consistency::Linearizable)) {
+            Reply::Task(view, false) => view.state,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn register(&mut self, capability: &str) -> (AgentId, Incarnation) {
+        let spec = AgentSpec {
+            namespace: "default".to_owned(),
+            name: "outside".to_owned(),
+            node: NodeId(0),
+            node_incarnation: Incarnation(0),
+            capabilities: CapabilitySet::from(vec![capability.to_owned()]),
+            slots: 4,
+            hosted: false,
+        };
+        match self.reply(Request::Register(spec)) {
+            Reply::Registered(agent, incarnation) => (agent, incarnation),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn take(&mut self, (agent, incarnation): (AgentId, Incarnation), wait_ms: u64) -> AskId {
+        self.ask(Request::Take { agent, incarnation, max: 1, wait_ms })
+    }
+
+    fn leases(&mut self, id: AskId) -> Vec<LeaseGrant> {
+        match self.answer(id).expect("answered").expect("not refused") {
+            Reply::Leases(grants) => grants,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_task_goes_to_a_hosted_agent_and_its_result_into_the_log() {
+    let mut one = One::with_agents(&["echo"]);
+    let task = one.submit("echo");
+    assert_eq!(one.state(task), TaskState::Leased);
+    let (work, order) = one.work.pop().expect("work was handed over");
+    assert_eq!((order.task, order.attempt), (Some(task), 1));
+    one.give(Input::WorkEnded(work, Ok(Payload::Inline("done".into()))));
+    assert_eq!(one.state(task), TaskState::Completed);
+}
+
+#[test]
+fn slots_are_never_exceeded() {
+    let mut one = One::with_agents(&["echo"]);
+    let tasks: Vec<TaskId> = (0..5).map(|_| one.submit("echo")).collect();
+    assert_eq!(one.work.len(), 2, "two slots");
+    let (work, _order) = one.work.remove(0);
+    one.give(Input::WorkEnded(work, Ok(Payload::default())));
+    assert_eq!(one.work.len(), 2, "the free slot was given away");
+    let queued = tasks.iter().filter(|task| one.state(**task) == TaskState::Queued).count();
+    assert_eq!(queued, 2);
+}
+
+#[test]
+fn a_silent_workers_lease_ends_and_its_late_completion_is_refused() {
+    let mut one = One::with_agents(&[]);
+    let worker = one.register("echo");
+    let poll = one.take(worker, 1_000);
+    let task = one.submit("echo");
+    let first = one.leases(poll).remove(0);
+    assert_eq!(first.lease.task, task);
+    one.pass(TERM + Duration::from_secs(1));
+    assert_eq!(one.state(task), TaskState::Queued, "requeued when its term had passed");
+
+    let poll = one.take(worker, 1_000);
+    let second = one.leases(poll).remove(0);
+    assert!(second.lease.token > first.lease.token, "a newer token fences the older one");
+    let late = one.ask(Request::Complete(task, first.lease.token, Payload::default()));
+    assert!(matches!(one.answer(late), Some(Err(Refusal::Conflict(_)))));
+    let Reply::Done = one.reply(Request::Complete(task, second.lease.token, Payload::default()))
+    else {
+        panic!("the holder completes");
+    };
+    assert_eq!(one.state(task), TaskState::Completed);
+}
+
+#[test]
+fn heartbeats_keep_a_lease_alive_without_an_entry_in_the_log() {
+    let mut one = One::with_agents(&[]);
+    let worker = one.register("echo");
+    let poll = one.take(worker, 1_000);
+    let task = one.submit("echo");
+    assert_eq!(one.leases(poll).len(), 1);
+    let before = one.index;
+    for _ in 0..5 {
+        one.pass(TERM / 2);
+        let Reply::Done = one.reply(Request::Beat(worker.0, worker.1, None)) else {
+            panic!("a heartbeat is taken");
+        };
+    }
+    assert_eq!(one.index, before);
+    assert_eq!(one.state(task), TaskState::Leased);
+}
+
+#[test]
+fn a_long_poll_ends_empty_when_its_wait_does() {
+    let mut one = One::with_agents(&[]);
+    let worker = one.register("echo");
+    let poll = one.take(worker, 200);
+    assert!(one.answer(poll).is_none(), "it waits");
+    one.pass(Duration::from_millis(250));
+    assert!(one.leases(poll).is_empty());
+}
+
+#[test]
+fn a_request_waits_for_a_leader_and_ends_without_one() {
+    let mut one = One::with_agents(&[]);
+    one.lead(false);
+    let waits = one.ask(Request::Policies);
+    assert!(one.answer(waits).is_none(), "no leader yet");
+    one.lead(true);
+    one.pass(Duration::from_millis(100));
+    assert!(matches!(one.answer(waits), Some(Ok(Reply::Policies(_)))));
+
+    one.lead(false);
+    let lost = one.ask(Request::Policies);
+    one.pass(WITHIN);
+    assert!(matches!(one.answer(lost), Some(Err(Refusal::Unavailable(_)))));
+}
+
+fn call(capability: &str) -> CallSpec {
+    CallSpec {
+        namespace: "default".to_owned(),
+        capabilities: vec![capability.to_owned()],
+        content_type: String::new(),
+        body: "ask".into(),
+        deadline_ms: 500,
+        idempotent: true,
+        trace: TraceId(1),
+    }
+}
+
+#[test]
+fn a_call_is_answered_by_an_agent_and_leaves_no_trace_in_the_log() {
+    let mut one = One::with_agents(&["search"]);
+    let before = one.index;
+    one.give(Input::Call { id: CallId(1), spec: Box::new(call("search")) });
+    let (work, order) = one.work.pop().expect("work was handed over");
+    assert_eq!((order.task, order.input), (None, Payload::Inline("ask".into())));
+    one.give(Input::WorkEnded(work, Ok(Payload::Inline("reply".into()))));
+    assert_eq!(one.told.len(), 2, "{:?}", one.told);
+    assert_eq!(one.told[0], Ok(CallEvent::Chunk("reply".into())));
+    assert!(matches!(one.told[1], Ok(CallEvent::Done { attempts: 1, .. })));
+    assert_eq!(one.index, before);
+}
+
+#[test]
+fn a_call_that_nobody_can_answer_ends_at_its_deadline() {
+    let mut one = One::with_agents(&["search"]);
+    one.give(Input::Call { id: CallId(1), spec: Box::new(call("sing")) });
+    assert!(one.told.is_empty());
+    one.pass(Duration::from_millis(600));
+    assert!(matches!(&one.told[..], [Err(Refusal::Timeout(why))] if why.contains("sing")));
+}
