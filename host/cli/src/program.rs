@@ -1,6 +1,7 @@
 //! From arguments to an exit code.
 
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -12,6 +13,8 @@ use crate::launch::Launch;
 use crate::output::{Output, remark};
 use crate::{demo, dev, node_run, sim, verbs};
 
+/// What a node tells of its life by default; its libraries speak up only in trouble.
+const NODE_LOG: &str = "info,openraft=warn,libp2p=warn,libp2p_swarm=warn";
 /// Filters what is logged, as `tracing` understands it.
 const LOG_VARIABLE: &str = "QUORATE_LOG";
 
@@ -59,12 +62,18 @@ fn run(cli: Cli, launch: &Launch) -> anyhow::Result<()> {
 
 /// Events of this process go to standard error. A node tells of its life, a verb of trouble only.
 fn trace(cli: &Cli) -> anyhow::Result<()> {
-    let default = if matches!(cli.command, Command::Node(_)) { "info" } else { "warn" };
+    let default = if matches!(cli.command, Command::Node(_)) { NODE_LOG } else { "warn" };
     let directives = std::env::var(LOG_VARIABLE).unwrap_or_else(|_unset| default.to_owned());
     let filter = EnvFilter::try_new(&directives).map_err(|error| {
         let what = format!("{LOG_VARIABLE}=`{directives}` is no filter: {error}");
         ended(Exit::Usage, what, format!("{LOG_VARIABLE}=quorate_raft=debug,info"))
     })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // People read a terminal; whatever keeps the lines reads JSON.
+    if std::io::stderr().is_terminal() {
+        lines.init();
+    } else {
+        lines.json().init();
+    }
     Ok(())
 }

@@ -35,17 +35,20 @@ pub(crate) struct Done {
     pub(crate) calls_at_swap: u64,
 }
 
-/// Kills the leader when a third is done, swaps the policy when two thirds are.
+/// Kills the leader when a quarter is done, swaps the policy when half is; the killed node comes
+/// back meanwhile.
 pub(crate) async fn direct(
     stage: Arc<Stage>,
     cluster: Arc<Mutex<LocalCluster>>,
     total: usize,
 ) -> anyhow::Result<Done> {
     let mut done = Done::default();
-    stage.wait_heard(total / 3).await?;
-    kill_leader(&stage, &cluster, &mut done).await?;
-    stage.wait_heard(total * 3 / 5).await?;
+    stage.wait_heard(total / 4).await?;
+    let killed = kill_leader(&stage, &cluster, &mut done).await?;
+    let returning = tokio::spawn(bring_back(Arc::clone(&stage), cluster, killed));
+    stage.wait_heard(total / 2).await?;
     swap(&stage, &mut done).await?;
+    returning.await??;
     Ok(done)
 }
 
@@ -53,7 +56,7 @@ async fn kill_leader(
     stage: &Stage,
     cluster: &Mutex<LocalCluster>,
     done: &mut Done,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<NodeId> {
     stage.note("waiting for the moment to kill the leader");
     let moment = async {
         loop {
@@ -78,11 +81,20 @@ async fn kill_leader(
     done.leader_kills = 1;
     done.leases_at_kill = leases;
     stage.note(format!("killed {leader}, the leader, holding {leases} leases"));
+    Ok(leader)
+}
+
+async fn bring_back(
+    stage: Arc<Stage>,
+    cluster: Arc<Mutex<LocalCluster>>,
+    node: NodeId,
+) -> anyhow::Result<()> {
+    let at = usize::try_from(node.0.saturating_sub(1))?;
     tokio::time::sleep(DEAD_FOR).await;
     let mut cluster = cluster.lock().await;
     cluster.start_node(at)?;
     cluster.wait_ready(at, READY_WITHIN).await.context("the killed node did not come back")?;
-    stage.note(format!("{leader} is back"));
+    stage.note(format!("{node} is back"));
     Ok(())
 }
 
