@@ -206,3 +206,45 @@ impl State {
         Ok(applied)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quorate_ledger::{Command, ShardCommand};
+    use quorate_types::Time;
+
+    use super::*;
+    use crate::tests::Deaf;
+    use crate::types::{CommittedLeaderId, Framed};
+
+    fn entry(index: u64, command: &[u8]) -> Entry {
+        let log_id = LogId::new(CommittedLeaderId::new(1), index);
+        Entry { log_id, payload: EntryPayload::Normal(Framed::command(command)) }
+    }
+
+    #[test]
+    fn only_the_newest_instance_applies() {
+        let machine = Machine::new(GroupId(0), Faults::none(), Arc::new(Deaf));
+        let sweep = Command::from(ShardCommand::Sweep).encode(Time(1));
+        let old = machine.next_generation();
+        assert!(machine.apply(old, &[entry(0, &sweep)]).failure.is_none());
+        let new = machine.next_generation();
+        let fenced = machine.apply(old, &[entry(1, &sweep)]);
+        assert!(fenced.failure.is_some() && fenced.outcomes.is_empty());
+        assert_eq!(machine.applied_index(), Index(1), "what the old one had applied stays");
+        assert!(machine.apply(new, &[entry(1, &sweep)]).failure.is_none());
+        assert_eq!(machine.applied_index(), Index(2));
+    }
+
+    #[test]
+    fn what_is_before_an_unknown_entry_is_applied_and_nothing_after() {
+        let machine = Machine::new(GroupId(0), Faults::none(), Arc::new(Deaf));
+        let sweep = Command::from(ShardCommand::Sweep).encode(Time(1));
+        let generation = machine.next_generation();
+        let entries = [entry(0, &sweep), entry(1, b"unknown kind"), entry(2, &sweep)];
+        let batch = machine.apply(generation, &entries);
+        assert_eq!((batch.outcomes.len(), batch.failure.is_some()), (1, true));
+        assert!(machine.failure().is_some());
+        assert!(machine.apply(generation, &[entry(2, &sweep)]).failure.is_some());
+        assert_eq!((machine.applied_index(), machine.view().index()), (Index(1), Index(1)));
+    }
+}

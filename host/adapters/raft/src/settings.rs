@@ -125,7 +125,8 @@ pub(crate) fn openraft_config(
         // A follower further behind than this is sent a snapshot; below a snapshot's distance that
         // would not bring it nearer.
         replication_lag_threshold: 2 * compaction.entries_per_snapshot,
-        purge_batch_size: 256,
+        // Few entries a time cost a record each; many make a small log keep what it should not.
+        purge_batch_size: compaction.entries_kept.clamp(1, 256),
         install_snapshot_timeout: SNAPSHOT_TIMEOUT_MS,
         ..Config::default()
     };

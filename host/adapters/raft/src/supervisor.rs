@@ -15,15 +15,12 @@ use quorate_types::{Disk, GroupId, NodeId, Term};
 
 use crate::instance::{Instance, Opener, Slot};
 use crate::observer::Observer;
-use crate::types::{OneshotRx, Tc};
+use crate::types::{OneshotRx, leader_of};
 
 /// The watchdog looks this many times within its limit.
 const LOOKS: u32 = 4;
 
 type WatchTx<RT, T> = <<RT as AsyncRuntime>::Watch as openraft_rt::Watch>::Sender<T>;
-type ServerMetrics<RT> = <<RT as AsyncRuntime>::Watch as openraft_rt::Watch>::Receiver<
-    openraft::metrics::RaftServerMetrics<Tc<RT>>,
->;
 
 /// Why a watch over one instance ended.
 enum End {
@@ -94,7 +91,7 @@ impl<RT: AsyncRuntime, D: Disk> Supervisor<RT, D> {
         let mut server = instance.server_metrics();
         let limit = self.opener.timing.watchdog();
         loop {
-            self.tell(&server);
+            self.tell(instance);
             if let Err(fatal) = &instance.metrics().borrow_watched().running_state {
                 return self.failed(fatal.to_string());
             }
@@ -131,12 +128,10 @@ impl<RT: AsyncRuntime, D: Disk> Supervisor<RT, D> {
         Some(now.saturating_duration_since(acked.max(since)))
     }
 
-    fn tell(&mut self, server: &ServerMetrics<RT>) {
-        let (leader, term) = {
-            let server = server.borrow_watched();
-            (server.current_leader.map(NodeId), Term(server.vote.leader_id.term))
-        };
-        self.tell_leader(leader, term);
+    fn tell(&mut self, instance: &Instance<RT, D>) {
+        if let Some((leader, term)) = known_leader(instance) {
+            self.tell_leader(leader, term);
+        }
     }
 
     fn tell_leader(&mut self, leader: Option<NodeId>, term: Term) {
@@ -159,4 +154,27 @@ impl<RT: AsyncRuntime, D: Disk> Supervisor<RT, D> {
         tracing::error!(group = %self.group, %reason, "the group has failed on this node");
         self.observer.failed(self.group, reason);
     }
+}
+
+/// Who leads and in which term; none while that cannot be said, which the next change mends.
+///
+/// openraft publishes the leader as it stands beside the vote as it was last *flushed*, so the two
+/// may be of different terms. It publishes a matching pair too, a moment later.
+fn known_leader<RT: AsyncRuntime, D: Disk>(
+    instance: &Instance<RT, D>,
+) -> Option<(Option<NodeId>, Term)> {
+    let (leader, vote) = {
+        let server = instance.server_metrics();
+        let server = server.borrow_watched();
+        (server.current_leader.map(NodeId), server.vote)
+    };
+    let flushed = Term(vote.leader_id.term);
+    if leader.is_none() || leader == leader_of(&vote) {
+        return Some((leader, flushed));
+    }
+    let metrics = instance.metrics();
+    let metrics = metrics.borrow_watched();
+    let current = Term(metrics.current_term);
+    let matches = metrics.current_leader.map(NodeId) == leader && current >= flushed;
+    matches.then_some((leader, current))
 }

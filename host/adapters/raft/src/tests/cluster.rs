@@ -7,11 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft_rt::{AsyncRuntime, Instant, Select2, Watch, WatchReceiver};
 use quorate_ledger::{Command, Outcome, ShardCommand};
-use quorate_storage::{DirectoryId, Log, LogOptions, MemoryDisk, Snapshots};
-use quorate_types::{Faults, Gone, GroupId, Index, NodeId, Submission, TaskId, TaskSpec, Time};
+use quorate_storage::{DirectoryId, Log, LogOptions, Snapshots};
+use quorate_types::{
+    Faults, Gone, GroupId, Index, NodeId, Payload, Submission, TaskId, TaskSpec, Time,
+};
 
 use super::judges::{Judges, Told, Witness};
 use super::mesh::{Mesh, Weather};
+use super::slow_disk::SlowDisk;
 use crate::propose::ProposeError;
 use crate::raft::{GroupStatus, Raft, RaftOptions};
 use crate::settings::{Compaction, Profile};
@@ -23,8 +26,8 @@ pub(super) const GROUP: GroupId = GroupId(0);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Node<RT: AsyncRuntime> {
-    disk: MemoryDisk,
-    raft: Option<Raft<RT, MemoryDisk>>,
+    disk: SlowDisk<RT>,
+    raft: Option<Raft<RT, SlowDisk<RT>>>,
     witness: Option<Arc<Witness<RT>>>,
 }
 
@@ -44,6 +47,8 @@ pub(super) struct Cluster<RT: AsyncRuntime> {
     bell: <RT::Watch as Watch>::Sender<u64>,
     ear: <RT::Watch as Watch>::Receiver<u64>,
     submissions: u64,
+    /// What every task from now on carries, bytes.
+    pub(super) input_bytes: usize,
     /// Tasks whose submission was acknowledged.
     pub(super) acked: Vec<TaskId>,
 }
@@ -60,15 +65,16 @@ impl<RT: AsyncRuntime> Cluster<RT> {
     /// `count` nodes with empty disks, all started.
     pub(super) async fn start(count: u64, seed: u64, settings: Settings) -> Self {
         let (bell, ear) = RT::Watch::channel(0);
-        let node = || Node { disk: MemoryDisk::new(), raft: None, witness: None };
+        let node = |id| Node { disk: SlowDisk::new(seed ^ id), raft: None, witness: None };
         let mut cluster = Self {
             mesh: Mesh::new(seed),
-            nodes: (1..=count).map(|id| (NodeId(id), node())).collect(),
+            nodes: (1..=count).map(|id| (NodeId(id), node(id))).collect(),
             settings,
             judges: Arc::default(),
             bell,
             ear,
             submissions: 0,
+            input_bytes: 0,
             acked: Vec::new(),
         };
         for id in 1..=count {
@@ -90,11 +96,11 @@ impl<RT: AsyncRuntime> Cluster<RT> {
         live.map(|(id, _)| *id).collect()
     }
 
-    pub(super) fn handle(&self, id: NodeId) -> Raft<RT, MemoryDisk> {
+    pub(super) fn handle(&self, id: NodeId) -> Raft<RT, SlowDisk<RT>> {
         self.nodes[&id].raft.clone().unwrap()
     }
 
-    pub(super) fn disk(&self, id: NodeId) -> &MemoryDisk {
+    pub(super) fn disk(&self, id: NodeId) -> &SlowDisk<RT> {
         &self.nodes[&id].disk
     }
 
@@ -212,7 +218,9 @@ impl<RT: AsyncRuntime> Cluster<RT> {
     /// The next submission in bytes; the same bytes may be proposed again.
     pub(super) fn submission(&mut self) -> Bytes {
         self.submissions += 1;
-        let submission = Submission { spec: TaskSpec::default(), nonce: (0, 1, self.submissions) };
+        let input = Payload::Inline(Bytes::from(vec![7; self.input_bytes]));
+        let spec = TaskSpec { input, ..TaskSpec::default() };
+        let submission = Submission { spec, nonce: (0, 1, self.submissions) };
         Command::from(ShardCommand::Submit(vec![submission])).encode(Time(self.submissions))
     }
 
@@ -271,8 +279,8 @@ impl<RT: AsyncRuntime> Cluster<RT> {
 
 /// The task of a submission's outcome.
 pub(super) fn task_of(outcome: &Outcome) -> TaskId {
-    match outcome {
-        Outcome::Submitted(tasks) => tasks[0].as_ref().unwrap().id,
-        other => panic!("not the outcome of a submission: {other:?}"),
-    }
+    let Outcome::Submitted(tasks) = outcome else {
+        panic!("not the outcome of a submission: {outcome:?}");
+    };
+    tasks[0].as_ref().unwrap().id
 }

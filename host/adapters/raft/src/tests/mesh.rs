@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft_rt::{AsyncRuntime, Instant, Watch, WatchReceiver, WatchSender};
-use quorate_storage::MemoryDisk;
 use quorate_types::rng::Rng;
 use quorate_types::{Lane, NodeId, SendError, Wire};
 
+use super::slow_disk::SlowDisk;
 use crate::raft::Raft;
 use crate::types::locked;
 
@@ -45,7 +45,7 @@ struct Link<RT: AsyncRuntime> {
 #[derive(Default)]
 struct Port<RT: AsyncRuntime> {
     life: u64,
-    raft: Option<Raft<RT, MemoryDisk>>,
+    raft: Option<Raft<RT, SlowDisk<RT>>>,
 }
 
 struct State<RT: AsyncRuntime> {
@@ -89,7 +89,7 @@ impl<RT: AsyncRuntime> Mesh<RT> {
     }
 
     /// From now on `node` is reached through `raft`.
-    pub(super) fn attach(&self, node: NodeId, raft: Raft<RT, MemoryDisk>) {
+    pub(super) fn attach(&self, node: NodeId, raft: Raft<RT, SlowDisk<RT>>) {
         if let Some(port) = locked(&self.0).ports.get_mut(&node) {
             port.raft = Some(raft);
         }
@@ -138,12 +138,11 @@ impl<RT: AsyncRuntime> Mesh<RT> {
         let delay = least + state.rng.below(most - least + 1);
         let at = RT::Instant::now() + Duration::from_micros(delay);
         let key = (from.node, to, lane);
-        if !state.links.contains_key(&key) {
+        let link = state.links.entry(key).or_insert_with(|| {
             let (bell, ear) = RT::Watch::channel(0);
-            state.links.insert(key, Link { queue: VecDeque::new(), bell });
             drop(RT::spawn(self.clone().carry(key, ear)));
-        }
-        let link = state.links.get_mut(&key).unwrap();
+            Link { queue: VecDeque::new(), bell }
+        });
         if link.queue.len() >= QUEUE_MAX {
             return Err(SendError::Full);
         }

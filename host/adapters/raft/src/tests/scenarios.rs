@@ -6,7 +6,7 @@ use bytes::Bytes;
 use openraft_rt::{AsyncRuntime, Instant};
 use openraft_rt_sim::SimRuntime;
 use openraft_rt_tokio::TokioRuntime;
-use quorate_types::limits::COMMAND_BYTES_MAX;
+use quorate_types::limits::{COMMAND_BYTES_MAX, INLINE_BYTES_MAX};
 use quorate_types::{Faults, Gone, Index, NodeId};
 
 use super::cluster::{Cluster, Settings, task_of};
@@ -115,6 +115,7 @@ async fn time_without_leader<RT: AsyncRuntime>(gone: Gone) -> Duration {
     cluster.kill(dead, Some(gone));
     cluster.submit(1).await;
     let elapsed = RT::Instant::now() - since;
+    println!("{gone:?}: {elapsed:?} to the next acknowledgement");
     assert_ne!(cluster.leader().await, dead);
     cluster.submit(9).await;
     cluster.boot(dead).await;
@@ -151,16 +152,21 @@ async fn a_follower_far_behind_is_sent_a_snapshot<RT: AsyncRuntime>() {
     cluster.submit(5).await;
     let away = cluster.follower().await;
     cluster.kill(away, Some(Gone::Timeout));
-    cluster.submit(400).await;
+    cluster.submit(60).await;
+    // 3.75 MiB: the snapshot comes in four pieces.
+    cluster.input_bytes = INLINE_BYTES_MAX;
+    cluster.submit(60).await;
+    cluster.input_bytes = 0;
+    cluster.submit(100).await;
     let leader = cluster.leader().await;
-    cluster.until("the log cut", |c| c.status(leader).purged > Index(10)).await;
+    cluster.until("the log cut", |c| c.status(leader).purged > Index(120)).await;
     cluster.boot(away).await;
     cluster.settle().await;
     assert!(!cluster.told(away).restored.is_empty(), "it came by snapshot");
     // And a node that restarts begins with its own.
     cluster.kill(away, Some(Gone::Timeout));
     cluster.boot(away).await;
-    assert!(cluster.told(away).restored[0] > Index(10));
+    assert!(cluster.told(away).restored[0] > Index(120));
     cluster.submit(1).await;
     cluster.settle().await;
 }
@@ -276,7 +282,7 @@ async fn a_disk_that_fails_stops_only_its_node<RT: AsyncRuntime>() {
     let mut cluster = Cluster::<RT>::raft(3, 1).await;
     cluster.submit(5).await;
     let broken = cluster.follower().await;
-    cluster.disk(broken).fail_syncs_after(0);
+    cluster.disk(broken).memory().fail_syncs_after(0);
     cluster.submit(5).await;
     cluster.until("its failure", |c| !c.told(broken).failed.is_empty()).await;
     cluster.kill(broken, Some(Gone::Closed));

@@ -7,24 +7,15 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use openraft_rt::AsyncRuntime;
 use openraft_rt_sim::SimRuntime;
 use openraft_rt_tokio::TokioRuntime;
-use quorate_ledger::Ledger;
 use quorate_storage::{DirectoryId, Log, LogOptions, MemoryDisk, Snapshots};
-use quorate_types::{EventKind, Faults, GroupId, Index, NodeId, Term};
+use quorate_types::Faults;
 
+use super::Deaf;
 use super::cluster::GROUP;
 use crate::log::LogStore;
 use crate::machine::Machine;
-use crate::observer::Observer;
 use crate::state_machine::{Shelf, StateMachine};
 use crate::types::Tc;
-
-struct Deaf;
-
-impl Observer for Deaf {
-    fn applied(&self, _: GroupId, _: Index, _: &[EventKind], _: &Arc<Ledger>) {}
-    fn leadership(&self, _: GroupId, _: Option<NodeId>, _: Term) {}
-    fn failed(&self, _: GroupId, _: String) {}
-}
 
 struct Fresh;
 
