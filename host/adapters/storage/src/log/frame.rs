@@ -36,6 +36,9 @@
 //! | 7 | released | index: segments up to this number hold nothing that counts | – |
 //! | 8 | seal | – ; closed in order here | – |
 //!
+//! A disk is taken to write a sector of 512 bytes whole or not at all, so that a
+//! torn write does no harm to older frames in the sector where it begins.
+//!
 //! The **witness** tells a torn write from rot. A write starts only when all
 //! before it is durable, and a disk may finish a write's sectors in any order.
 //! So behind a frame that cannot be read there may be readable ones of the same

@@ -66,7 +66,7 @@ pub(super) async fn recover<D: Disk>(
     let first = told.max(replay.released() + 1);
     let live = replay.finish()?;
     let dead = written.range(..first);
-    let free = clear_away(disk, options, files.difference(&written), dead, &names).await?;
+    let free = clear_away(disk, options, dead, &names).await?;
     let Some((number, segment)) = last else {
         return Ok(Found { live, first: 1, active: None, free, torn_bytes: 0 });
     };
@@ -219,16 +219,15 @@ async fn make_sure<F: DiskFile>(segment: &Segment<F>, number: u64) -> Result<u64
     Ok(u64::from(narrow(torn)))
 }
 
-/// Removes half-made files and keeps dead segments for use. A file that was taken up but never
-/// written may hold a torn first write under its own number, so it goes as well.
+/// Removes a half-made file and keeps dead segments for use. A file that was taken up and never
+/// written stays until the rename to its number replaces it.
 async fn clear_away<D: Disk>(
     disk: &D,
     options: &LogOptions,
-    unwritten: impl Iterator<Item = &u64>,
     dead: impl Iterator<Item = &u64>,
     names: &[String],
 ) -> Result<Vec<String>, DiskError> {
-    let mut gone: Vec<String> = unwritten.map(|number| path_of(*number)).collect();
+    let mut gone = Vec::new();
     if names.iter().any(|name| NEW.ends_with(name.as_str())) {
         gone.push(NEW.to_owned());
     }

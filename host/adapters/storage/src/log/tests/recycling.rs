@@ -109,8 +109,40 @@ fn much_live_data_keeps_its_segments_and_they_go_when_it_goes() {
         }
         let left = numbers(&disk).len();
         assert!(left <= 8, "{left} segments for 10 entries");
-        let log = open(&disk.crash()).await;
+        let disk = disk.crash();
+        let log = open(&disk).await;
         assert_eq!(indices(&log, A), (991..=1_000).collect::<Vec<_>>());
+        // A start knows which of the many are gone for good, and goes round with what is left.
+        busy(&log, GroupId(2), 1..=20).await;
+        vote(&log, B, "still going").await;
+        assert_eq!(indices(&open(&disk.crash()).await, A), (991..=1_000).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_truncation_outlives_the_segment_it_lies_in() {
+    sim(async {
+        let disk = MemoryDisk::new();
+        let log = open_with::<SimRuntime>(&disk, 1024, &Faults::none()).await.expect("opens").0;
+        let long = "x".repeat(150);
+        log.append(A, (1..=4).map(|index| record(index, 1, &long)).collect(), drop).expect("taken");
+        log.append(B, (1..=9).map(|index| record(index, 1, &long)).collect(), drop).expect("taken");
+        log.truncate_after(A, Index(2), drop).expect("taken");
+        log.append(B, (10..=13).map(|index| record(index, 1, &long)).collect(), drop)
+            .expect("taken");
+        // Frees them all at once: the file of the truncated entries stays, to be used again, and
+        // that of the truncation is one too many.
+        told::<SimRuntime>(|done| log.purge_upto(B, Index(13), Term(1), done))
+            .await
+            .expect("durable");
+        assert!(disk.paths().contains(&path_of(1)), "{:?}", disk.paths());
+        assert!(!disk.paths().contains(&path_of(3)), "{:?}", disk.paths());
+        let opened = open_with::<SimRuntime>(&disk.kill(), 1024, &Faults::none()).await;
+        let log = opened.expect("opens").0;
+        assert_eq!(indices(&log, A), [1, 2]);
+        // Nor does the log miss the file when it frees what follows.
+        busy(&log, GroupId(2), 1..=5).await;
+        vote(&log, B, "still going").await;
     });
 }
 
