@@ -61,8 +61,10 @@ fn a_completion_repeated_is_acknowledged_and_happens_once() {
     let command = ShardCommand::Complete { task: other, token: other_token, result: large };
     let large = world.refusal(command);
     assert!(matches!(large, Refusal::TooLarge { .. }), "{large}");
-    let stale = world.refusal(complete(id, Token(token.0 + 1), "third"));
-    assert!(matches!(stale, Refusal::Conflict(_)), "{stale}");
+    let stale = world.refusal(complete(id, other_token, "third"));
+    assert!(matches!(&stale, Refusal::Conflict(why) if why.contains("stale")), "{stale}");
+    let invented = world.refusal(complete(id, Token(99), "third"));
+    assert!(matches!(&invented, Refusal::Conflict(why) if why.contains("never")), "{invented}");
 }
 
 #[test]

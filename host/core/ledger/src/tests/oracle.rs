@@ -134,6 +134,7 @@ fn entitled(command: Option<&ShardCommand>, event: &EventKind) {
 
 /// Every record stands in the places of its state and in no other.
 fn in_one_place_each(ledger: &Ledger) {
+    assert_eq!(ledger.system.names.len(), ledger.system.agents.len(), "a name an agent");
     let places = &ledger.shard.places;
     let ready = places.queues.values().flat_map(|queue| {
         let waiting = queue.waiting.iter().map(|(_from, _priority, id)| *id);
