@@ -72,7 +72,10 @@ fn of_client(error: &ClientError) -> (Exit, String) {
             (Exit::NoQuorum, START.to_owned())
         }
         ClientError::Address(_) => (Exit::Usage, START.to_owned()),
-        ClientError::Garbled { .. } | ClientError::Setup(_) | ClientError::Gap { .. } => {
+        ClientError::Gap { .. } => {
+            (Exit::NoQuorum, "read what you missed with --after REVISION".to_owned())
+        }
+        ClientError::Garbled { .. } | ClientError::Setup(_) => {
             (Exit::Failed, "check that the URL is that of a quorate node".to_owned())
         }
     }
@@ -91,6 +94,9 @@ const fn of_kind(kind: ProblemKind) -> Exit {
 
 /// The node speaks of routes; at a shell a command is worth more, where there is one.
 fn hint(kind: ProblemKind, next: &str) -> String {
+    if next.starts_with("did you mean") {
+        return next.to_owned();
+    }
     match kind {
         ProblemKind::Unauthorized => {
             "pass the token that `quorate dev` printed with --token or QUORATE_TOKEN"

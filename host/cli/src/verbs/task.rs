@@ -47,8 +47,10 @@ impl Session<'_> {
 
     async fn submit(&self, args: &SubmitArgs) -> anyhow::Result<()> {
         let spec = match &args.spec {
-            Some(path) => serde_json::from_slice(&read(path)?)
-                .with_context(|| format!("{} is not a task", path.display()))?,
+            Some(path) => serde_json::from_slice(&read(path)?).map_err(|error| {
+                let what = format!("{} is not a task: {error}", path.display());
+                ended(Exit::Usage, what, "quorate task submit --help")
+            })?,
             None => self.described(args).await?,
         };
         let submitted: Submitted = self.client.submit(spec).await?;
