@@ -153,10 +153,9 @@ impl One {
     }
 
     fn state(&mut self, task: TaskId) -> TaskState {
-        match self.reply(Request::Task(task, Consistency::Linearizable)) {
-            Reply::Task(view, false) => view.state,
-            other => panic!("{other:?}"),
-        }
+        let reply = self.reply(Request::Task(task, Consistency::Linearizable));
+        let Reply::Task(view, false) = reply else { panic!("{reply:?}") };
+        view.state
     }
 
     fn register(&mut self, capability: &str) -> (AgentId, Incarnation) {
@@ -169,10 +168,9 @@ impl One {
             slots: 4,
             hosted: false,
         };
-        match self.reply(Request::Register(spec)) {
-            Reply::Registered(agent, incarnation) => (agent, incarnation),
-            other => panic!("{other:?}"),
-        }
+        let reply = self.reply(Request::Register(spec));
+        let Reply::Registered(agent, incarnation) = reply else { panic!("{reply:?}") };
+        (agent, incarnation)
     }
 
     fn take(&mut self, (agent, incarnation): (AgentId, Incarnation), wait_ms: u64) -> AskId {
@@ -180,10 +178,9 @@ impl One {
     }
 
     fn leases(&mut self, id: AskId) -> Vec<LeaseGrant> {
-        match self.answer(id).expect("answered").expect("not refused") {
-            Reply::Leases(grants) => grants,
-            other => panic!("{other:?}"),
-        }
+        let reply = self.answer(id).expect("answered").expect("not refused");
+        let Reply::Leases(grants) = reply else { panic!("{reply:?}") };
+        grants
     }
 }
 
