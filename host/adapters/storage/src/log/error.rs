@@ -92,7 +92,7 @@ pub enum OpenError {
 /// Why an operation was not taken. Nothing happened and its `done` is not called.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SubmitError {
-    /// Too much waits for the disk; wait with [`Log::room`], or refuse the work.
+    /// Too much waits for the disk; wait with [`Log::room`](crate::Log::room), or refuse the work.
     #[error("{queued} operations with {queued_bytes} bytes already wait for the disk")]
     Busy {
         /// How many wait.
