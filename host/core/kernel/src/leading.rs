@@ -21,6 +21,9 @@ use crate::placement::{Placed, Placement};
 
 /// A verdict that was not committed is proposed again after this span.
 const PROPOSE_AGAIN: Duration = Duration::from_millis(500);
+/// After the log refused a proposal the leader rests: a log that is being opened again refuses at
+/// once, and proposing at once again would go round for as long as that takes.
+const REST: Duration = Duration::from_millis(20);
 /// Leases ended by one entry; keeps the entry far below `COMMAND_BYTES_MAX`.
 const EXPIRED_BATCH: usize = 1024;
 /// An offer that is not repeated within this span is over.
@@ -62,6 +65,8 @@ pub(crate) struct Leading {
     adopting: bool,
     sweeping: bool,
     burying: BTreeMap<NodeId, Time>,
+    /// Until then nothing is proposed.
+    rest: Option<Time>,
     pub(crate) offers: BTreeMap<AgentId, Offer>,
     pub(crate) placement: Placement,
     /// Leases given since this node began to lead.
@@ -70,6 +75,9 @@ pub(crate) struct Leading {
 
 impl Leading {
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        if self.rest.is_some() {
+            return self.rest;
+        }
         let lease = self.by_time.first().map(|(time, _task, _token)| *time);
         let burial = self.burying.values().min().copied();
         let ready = self.placement.poll_timeout();
@@ -167,9 +175,11 @@ impl Kernel {
     }
 
     pub(crate) fn settle_leading(&mut self, now: Now) {
-        if self.leading.is_none() {
+        let Some(leading) = &mut self.leading else { return };
+        if leading.rest.is_some_and(|until| until > now.mono) {
             return;
         }
+        leading.rest = None;
         self.adopt(now);
         self.bury(now);
         self.expire(now);
@@ -273,6 +283,7 @@ impl Kernel {
         let Some(proposal) = leading.proposals.remove(&ticket) else { return };
         if let Err(setback) = &result {
             tracing::debug!(?proposal, ?setback, "a leader's proposal came to nothing");
+            leading.rest = Some(now.mono + REST);
         }
         match proposal {
             Proposal::Adopt => leading.adopting = false,
