@@ -1,0 +1,59 @@
+//! What a run is asked to be, and what its seed makes of it.
+
+use quorate_raft::Compaction;
+use quorate_types::Faults;
+use quorate_types::rng::Rng;
+
+/// How to run seeds.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Bugs to plant: none in what ships.
+    pub faults: Faults,
+    /// Submissions a second; the seed draws 2–10 where absent.
+    pub rate: Option<u64>,
+    /// Simulated seconds of faults; the time to settle comes on top.
+    pub seconds: u64,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { faults: Faults::none(), rate: None, seconds: 72 }
+    }
+}
+
+/// A run's own weather, drawn from its seed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Knobs {
+    pub(crate) rate: u64,
+    pub(crate) sync_us_max: u64,
+    pub(crate) wire_us_max: u64,
+    pub(crate) loss_ppm: u32,
+    pub(crate) repeat_ppm: u32,
+    pub(crate) gap_ms: u64,
+    pub(crate) fault_ppm: u32,
+    pub(crate) compaction: Compaction,
+}
+
+impl Knobs {
+    pub(crate) fn draw(plan: &Plan, rng: &mut Rng) -> Self {
+        let drawn = 2 + rng.below(9);
+        let mut pick = |choices: [u64; 3]| {
+            let [a, b, c] = choices;
+            [a, b, c][usize::try_from(rng.below(3)).unwrap_or(0)]
+        };
+        let narrow = |value: u64| u32::try_from(value).unwrap_or(0);
+        Self {
+            rate: plan.rate.unwrap_or(drawn),
+            sync_us_max: pick([500, 2_000, 8_000]),
+            wire_us_max: pick([600, 1_500, 3_000]),
+            loss_ppm: narrow(pick([0, 1_000, 10_000])),
+            repeat_ppm: narrow(pick([0, 0, 1_000])),
+            gap_ms: pick([1_500, 3_000, 6_000]),
+            fault_ppm: narrow(pick([0, 20_000, 100_000])),
+            compaction: Compaction {
+                entries_per_snapshot: pick([100, 400, 50_000]),
+                entries_kept: pick([10, 50, 200]),
+            },
+        }
+    }
+}

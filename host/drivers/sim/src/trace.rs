@@ -1,0 +1,60 @@
+//! What happened, folded into one number, and in lines where somebody reads them.
+
+use std::time::Duration;
+
+use quorate_types::rng::Rng;
+
+/// A running hash over all events of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    hash: u64,
+    events: u64,
+    lines: Option<Vec<String>>,
+}
+
+impl Trace {
+    /// Lines are kept only where `keep` says so: a run has hundreds of thousands.
+    pub(crate) fn new(keep: bool) -> Self {
+        Self { hash: 0, events: 0, lines: keep.then(Vec::new) }
+    }
+
+    /// One event: when, at which node, what, and two numbers that tell it from others.
+    pub(crate) fn note(&mut self, at: Duration, node: u64, kind: &str, sizes: (u64, u64)) {
+        self.events += 1;
+        let nanos = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
+        for word in [nanos, node, sizes.0, sizes.1] {
+            self.fold(word);
+        }
+        for byte in kind.bytes() {
+            self.fold(u64::from(byte));
+        }
+        if let Some(lines) = &mut self.lines {
+            let (first, second) = sizes;
+            lines.push(format!("{:>12.6} n{node} {kind} {first} {second}", at.as_secs_f64()));
+        }
+    }
+
+    /// Words for people, part of the hash by their length.
+    pub(crate) fn say(&mut self, at: Duration, what: &str) {
+        self.fold(u64::try_from(what.len()).unwrap_or(u64::MAX));
+        if let Some(lines) = &mut self.lines {
+            lines.push(format!("{:>12.6} -- {what}", at.as_secs_f64()));
+        }
+    }
+
+    fn fold(&mut self, word: u64) {
+        self.hash = Rng::new(self.hash.rotate_left(5) ^ word).next_u64();
+    }
+
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub(crate) fn events(&self) -> u64 {
+        self.events
+    }
+
+    pub(crate) fn take_lines(&mut self) -> Vec<String> {
+        self.lines.take().unwrap_or_default()
+    }
+}

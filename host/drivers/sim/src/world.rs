@@ -1,0 +1,230 @@
+//! What all parts of a run share: the trace, the judges, and the logs that they read.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use openraft_rt::Instant as _;
+use openraft_rt_sim::{SimInstant, SimRuntime};
+use quorate_ledger::Ledger;
+use quorate_storage::Log;
+use quorate_types::{EventKind, GroupId, Index, NodeId, Term, Time};
+
+use crate::checkers::Judges;
+use crate::disk::SimDisk;
+use crate::trace::Trace;
+
+/// A node's log, as the judges read it.
+pub(crate) type SimLog = Log<SimRuntime, SimDisk>;
+
+/// Virtual time begins here by the wall's clock: 2026-01-01 UTC.
+const ORIGIN: Time = Time(1_767_225_600_000_000);
+
+/// More complaints than these say nothing new.
+const COMPLAINTS_MAX: usize = 16;
+
+#[derive(Default)]
+struct State {
+    trace: Trace,
+    judges: Judges,
+    logs: BTreeMap<NodeId, SimLog>,
+    complaints: Vec<String>,
+    faults: u64,
+    acks: u64,
+}
+
+/// A run's world. Clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct World(Arc<Mutex<State>>);
+
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Virtual time since the run's start.
+pub(crate) fn elapsed() -> Duration {
+    SimInstant::now().elapsed_since_start()
+}
+
+/// Virtual time by the wall's clock.
+pub(crate) fn wall() -> Time {
+    ORIGIN + elapsed()
+}
+
+impl World {
+    pub(crate) fn new(keep_lines: bool) -> Self {
+        let state = State { trace: Trace::new(keep_lines), ..State::default() };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// Something happened at a disk or on the wire.
+    pub(crate) fn note(&self, node: NodeId, kind: &str, sizes: (u64, u64)) {
+        locked(&self.0).trace.note(elapsed(), node.0, kind, sizes);
+    }
+
+    /// A fault, in words; `count` of them.
+    pub(crate) fn fault(&self, what: &str, count: u64) {
+        let mut state = locked(&self.0);
+        state.faults += count;
+        state.trace.say(elapsed(), what);
+    }
+
+    pub(crate) fn complain(&self, what: String) {
+        locked(&self.0).complain(what);
+    }
+
+    /// Looks at what a node's log has gained.
+    pub(crate) fn look(&self, node: NodeId) {
+        let mut state = locked(&self.0);
+        let state = &mut *state;
+        let Some(log) = state.logs.get(&node) else { return };
+        if let Err(complaint) = state.judges.entries.see(node, log) {
+            state.complain(complaint);
+        }
+    }
+
+    /// A node's life begins with this log.
+    pub(crate) fn opened(&self, node: NodeId, log: SimLog) {
+        let mut state = locked(&self.0);
+        let state = &mut *state;
+        state.logs.insert(node, log);
+        if let Err(complaint) = state.judges.committed.all_kept(&state.logs) {
+            state.complain(complaint);
+        }
+    }
+
+    /// A node's life begins in this term, before it has heard of anything.
+    pub(crate) fn began(&self, node: NodeId, term: Term) {
+        let mut state = locked(&self.0);
+        let verdict = state.judges.terms.began(node, term);
+        state.judge(verdict);
+    }
+
+    pub(crate) fn ended(&self, node: NodeId) {
+        let log = {
+            let mut state = locked(&self.0);
+            state.judges.entries.forget(node);
+            state.judges.committed.forget(node);
+            state.logs.remove(&node)
+        };
+        drop(log); // Outside the lock: the last handle ends a writer.
+    }
+
+    pub(crate) fn applied(&self, node: NodeId, index: Index, events: &[EventKind], view: &Ledger) {
+        let mut state = locked(&self.0);
+        state.trace.note(elapsed(), node.0, "applied", (index.0, tell_apart(view)));
+        let state = &mut *state;
+        let verdicts = [
+            state.judges.states.see(node, view),
+            state.judges.tasks.see(index, events),
+            state.logs.get(&node).map_or(Ok(()), |log| {
+                state.judges.entries.see(node, log)?;
+                state.judges.committed.see(node, index, log)
+            }),
+        ];
+        for verdict in verdicts {
+            state.judge(verdict);
+        }
+    }
+
+    pub(crate) fn restored(&self, node: NodeId, index: Index, view: &Ledger) {
+        let mut state = locked(&self.0);
+        state.trace.note(elapsed(), node.0, "restored", (index.0, tell_apart(view)));
+        state.judges.committed.restored(node, index);
+        let verdict = state.judges.states.see(node, view);
+        state.judge(verdict);
+    }
+
+    pub(crate) fn leadership(&self, node: NodeId, leader: Option<NodeId>, term: Term) {
+        let mut state = locked(&self.0);
+        let state = &mut *state;
+        state.trace.note(elapsed(), node.0, "leader", (leader.map_or(0, |id| id.0), term.0));
+        state.judges.terms.heard(node, term);
+        let Some(leader) = leader else { return };
+        let verdict = state.judges.leaders.see(term, leader);
+        state.judge(verdict);
+        if leader == node
+            && let Some(log) = state.logs.get(&node)
+        {
+            let verdict = state.judges.committed.leads(node, term, log);
+            state.judge(verdict);
+        }
+    }
+
+    pub(crate) fn acknowledged(&self, key: &str, task: quorate_types::TaskId) {
+        let mut state = locked(&self.0);
+        state.acks += 1;
+        let verdict = state.judges.tasks.acknowledged(key, task);
+        state.judge(verdict);
+    }
+
+    /// Whether every acknowledged task is final in this state.
+    pub(crate) fn is_settled(&self, view: &Ledger) -> bool {
+        locked(&self.0).judges.tasks.unfinished(view).is_none()
+    }
+
+    /// The last word on a node's state.
+    pub(crate) fn judge_end(&self, node: NodeId, view: &Ledger) {
+        let mut state = locked(&self.0);
+        let verdicts = [state.judges.states.recompute(node, view), state.judges.tasks.end(view)];
+        for verdict in verdicts {
+            state.judge(verdict);
+        }
+    }
+
+    pub(crate) fn has_complaints(&self) -> bool {
+        !locked(&self.0).complaints.is_empty()
+    }
+
+    /// (hash, events, lines, complaints, faults, acknowledgements); lets the logs go.
+    pub(crate) fn close(&self) -> Closed {
+        let mut state = locked(&self.0);
+        let logs = std::mem::take(&mut state.logs);
+        let closed = Closed {
+            hash: state.trace.hash(),
+            events: state.trace.events(),
+            lines: state.trace.take_lines(),
+            complaints: std::mem::take(&mut state.complaints),
+            faults: state.faults,
+            acks: state.acks,
+        };
+        drop(state);
+        drop(logs);
+        closed
+    }
+}
+
+/// What a world leaves.
+pub(crate) struct Closed {
+    pub(crate) hash: u64,
+    pub(crate) events: u64,
+    pub(crate) lines: Vec<String>,
+    pub(crate) complaints: Vec<String>,
+    pub(crate) faults: u64,
+    pub(crate) acks: u64,
+}
+
+impl State {
+    fn judge(&mut self, verdict: Result<(), String>) {
+        if let Err(complaint) = verdict {
+            self.complain(complaint);
+        }
+    }
+
+    fn complain(&mut self, what: String) {
+        let at = elapsed();
+        self.trace.say(at, &what);
+        if self.complaints.len() < COMPLAINTS_MAX {
+            self.complaints.push(format!("{:.6} s: {what}", at.as_secs_f64()));
+        }
+    }
+}
+
+/// Eight bytes of a state's digest.
+fn tell_apart(view: &Ledger) -> u64 {
+    let digest = view.digest();
+    digest.0.iter().take(8).fold(0, |word, byte| (word << 8) | u64::from(*byte))
+}
+
+/// The one group that carries both machines.
+pub(crate) const GROUP: GroupId = GroupId::SYSTEM;
