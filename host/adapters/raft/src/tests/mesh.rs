@@ -42,7 +42,6 @@ struct Link<RT: AsyncRuntime> {
     bell: Bell<RT>,
 }
 
-#[derive(Default)]
 struct Port<RT: AsyncRuntime> {
     life: u64,
     raft: Option<Raft<RT, SlowDisk<RT>>>,
