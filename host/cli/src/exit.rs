@@ -94,7 +94,8 @@ const fn of_kind(kind: ProblemKind) -> Exit {
 
 /// The node speaks of routes; at a shell a command is worth more, where there is one.
 fn hint(kind: ProblemKind, next: &str) -> String {
-    if next.starts_with("did you mean") {
+    // The node knows the names it would have taken.
+    if next.contains("known are: ") {
         return next.to_owned();
     }
     match kind {
@@ -102,8 +103,9 @@ fn hint(kind: ProblemKind, next: &str) -> String {
             "pass the token that `quorate dev` printed with --token or QUORATE_TOKEN"
         }
         ProblemKind::NotFound => "see what there is: `quorate task ls`, `quorate agent ls`",
-        ProblemKind::Unavailable | ProblemKind::Timeout => {
-            "see who leads: `quorate cluster status`; then send it again"
+        ProblemKind::Unavailable => "see who leads: `quorate cluster status`; then send it again",
+        ProblemKind::Timeout => {
+            "see who leads and who works: `quorate cluster status`, `quorate agent ls`; send it again"
         }
         ProblemKind::Agent => "see who can do it: `quorate agent ls`",
         ProblemKind::TooLarge => "give it with --file: larger inputs become blobs",

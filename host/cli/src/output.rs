@@ -28,12 +28,13 @@ pub(crate) struct Output {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
+    notes: Vec<String>,
 }
 
 impl Table {
     /// With these column heads.
     pub(crate) fn with_heads(heads: &[&str]) -> Self {
-        Self { rows: vec![heads.iter().map(ToString::to_string).collect()] }
+        Self { rows: vec![heads.iter().map(ToString::to_string).collect()], notes: Vec::new() }
     }
 
     /// Without heads: the first column names, the second tells.
@@ -51,7 +52,12 @@ impl Table {
         self.row([name.to_owned(), value.to_string()]);
     }
 
-    /// The columns, aligned; the last one is not padded.
+    /// A line beneath the rows.
+    pub(crate) fn note(&mut self, text: String) {
+        self.notes.push(text);
+    }
+
+    /// The columns, aligned; the last one is not padded; then the notes.
     fn lines(&self) -> Vec<String> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column| {
@@ -63,7 +69,7 @@ impl Table {
             let padded = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
             padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
         };
-        self.rows.iter().map(line).collect()
+        self.rows.iter().map(line).chain(self.notes.iter().cloned()).collect()
     }
 }
 

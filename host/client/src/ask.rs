@@ -206,6 +206,13 @@ impl Client {
         }
     }
 
+    /// After a stream broke: another node first, and not at once, or a node that ends every stream
+    /// as it stops would be asked without pause.
+    pub(crate) async fn move_on(&self) {
+        self.prefer(self.preferred() + 1);
+        tokio::time::sleep(ROUND_PAUSE).await;
+    }
+
     fn url(&self, node: usize, ask: &Ask) -> Url {
         let mut url = self.0.nodes[node].clone();
         if let Ok(mut segments) = url.path_segments_mut() {

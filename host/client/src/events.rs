@@ -77,6 +77,7 @@ impl EventStream {
                 Ok(frame) => frame,
                 Err(Broken::Lost) if self.after.is_some() => {
                     self.reading = None;
+                    self.client.move_on().await;
                     continue;
                 }
                 Err(Broken::Lost) => return Err(ClientError::Gap { url: url.clone() }),

@@ -75,6 +75,7 @@ impl TaskStream {
                 Ok(frame) => frame,
                 Err(Broken::Lost) => {
                     self.reading = None;
+                    self.client.move_on().await;
                     continue;
                 }
                 Err(Broken::Garbled(what)) => {

@@ -212,7 +212,7 @@ fn decisions(why: &Why) -> Table {
         table.row(cells(attempt, decision));
     }
     if let Some(waits) = &why.waits {
-        table.row(["-".to_owned(), format!("waits: {waits}")]);
+        table.note(format!("it waits: {waits}"));
     }
     table
 }
