@@ -111,6 +111,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Post<RT, D, W> {
     pub fn open(&self, raft: Raft<RT, D>, blobs: BlobExchange<RT, D, W>) {
         let early = self.early();
         for peer in early.iter() {
+            raft.peer_up(*peer);
             blobs.peer_up(*peer);
         }
         let fresh = self.0.raft.set(raft).is_ok() && self.0.blobs.set(blobs).is_ok();
@@ -161,6 +162,9 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Inbox for Post<RT, D, W> {
             },
             WireEvent::PeerUp(peer) => {
                 self.peer(peer, true);
+                if let Some(raft) = rooms.raft.get() {
+                    raft.peer_up(peer);
+                }
                 rooms.mailbox.inputs.push_always(Input::Wire(WireEvent::PeerUp(peer)));
             }
             WireEvent::PeerGone(peer, how) => {
