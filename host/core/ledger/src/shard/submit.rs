@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quorate_types::view::Submitted;
-use quorate_types::{Digest, EventKind, Refusal, Submission, TaskId, TaskSpec, Time};
+use quorate_types::{Digest, EventKind, Refusal, Submission, TaskId, TaskSpec, Time, TraceId};
 
 use super::{Moment, SHARD, Shard};
 use crate::bounds::{BUSY_RETRY_MS, check_task};
@@ -11,9 +11,14 @@ use crate::outcome::Outcome;
 use crate::record::{Nonce, Stage, Task};
 use crate::set_hash::digest_of;
 
-/// The digest of all that an owner asked for: two submissions under one key must agree in it.
+/// The digest of a whole spec, kept in the record in its place.
 pub(super) fn body_digest(spec: &TaskSpec) -> Digest {
     digest_of("task-spec", spec)
+}
+
+/// Whether two specs ask for the same. The trace is not asked for: every request has its own.
+fn same_but_trace(one: &TaskSpec, other: &TaskSpec) -> bool {
+    *one == TaskSpec { trace: one.trace, ..other.clone() }
 }
 
 /// The task is one that was asked for before.
@@ -77,7 +82,7 @@ impl Shard {
         let Some(task) = self.places.keys.get(&scoped).and_then(|id| self.task(*id)) else {
             return Ok(None);
         };
-        if task.body != body {
+        if task.body != body && !same_but_trace(&task.spec, spec) {
             return Err(Refusal::Conflict(format!(
                 "idempotency key `{key}` already belongs to task {} with another body; \
                  use another key, or send what was sent before",
