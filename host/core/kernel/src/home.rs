@@ -23,6 +23,9 @@ use crate::outside::Outside;
 
 /// Own errands are begun again when this span ends without an answer.
 const OWN_WITHIN: Duration = Duration::from_secs(30);
+/// An end that the log could not take is sent again after this span, not at once: a full log
+/// refuses at once.
+const RECORD_AGAIN: Duration = Duration::from_millis(20);
 /// Leases of agents at home are renewed this often: a tenth of the default term.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
 /// A hosted agent's standing in the log.
@@ -46,6 +49,8 @@ pub(crate) struct TaskWork {
     ends: Option<Time>,
     /// Its end, on its way to the log.
     ended: Option<Request>,
+    /// When that end is sent again, after the log could not take it.
+    again: Option<Time>,
 }
 
 /// Who is at home.
@@ -101,7 +106,7 @@ impl Home {
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
         let waiting = self.outside.values().flat_map(|agent| &agent.polls).map(|poll| poll.until);
         let offers = self.polled().then_some(self.offers_at);
-        let ends = self.tasks.values().filter_map(|work| work.ends);
+        let ends = self.tasks.values().flat_map(|work| [work.ends, work.again]).flatten();
         waiting.chain(offers).chain(ends).chain([self.alive_at]).min()
     }
 
@@ -278,9 +283,10 @@ impl Kernel {
         let work = self.home.work_id();
         let ends = spec.timeouts.run_ms.map(|ms| now.mono + Duration::from_millis(ms));
         let (task, token) = (lease.task, lease.token);
-        self.home
-            .tasks
-            .insert(work, TaskWork { agent: at, task, token, begun: now.mono, ends, ended: None });
+        self.home.tasks.insert(
+            work,
+            TaskWork { agent: at, task, token, begun: now.mono, ends, ended: None, again: None },
+        );
         self.home.by_lease.insert((task, token), work);
         self.home.hosted[at].tasks += 1;
         let order = WorkOrder {
@@ -343,9 +349,8 @@ impl Kernel {
                 self.drop_task_work(work);
             }
             Err(Setback::Refused(_) | Setback::NotLeader(_)) => {
-                let again = self.home.tasks.get(&work).and_then(|work| work.ended.clone());
-                if let Some(request) = again {
-                    self.record_end(now, work, request);
+                if let Some(work) = self.home.tasks.get_mut(&work) {
+                    work.again = Some(now.mono + RECORD_AGAIN);
                 }
             }
         }
@@ -353,11 +358,25 @@ impl Kernel {
 
     pub(crate) fn settle_home(&mut self, now: Now) {
         self.end_overdue(now);
+        self.record_again(now);
         self.answer_polls(now);
         self.tell_alive(now);
         self.tell_offers(now);
         for at in 0..self.home.hosted.len() {
             self.tell_reading(at);
+        }
+    }
+
+    fn record_again(&mut self, now: Now) {
+        let mut due = Vec::new();
+        for (id, work) in &mut self.home.tasks {
+            if work.again.is_some_and(|again| again <= now.mono) {
+                work.again = None;
+                due.extend(work.ended.clone().map(|request| (*id, request)));
+            }
+        }
+        for (work, request) in due {
+            self.record_end(now, work, request);
         }
     }
 
