@@ -184,6 +184,8 @@ fn the_same_key_is_the_same_task_and_another_body_a_conflict() {
     let first = world.submit_with_nonce(keyed("a"), 1).expect("taken");
     let again = world.submit_with_nonce(keyed("a"), 2).expect("known");
     assert_eq!((first.existed, again.existed, again.id), (false, true, first.id));
+    let traced = TaskSpec { trace: quorate_types::TraceId(7), ..keyed("a") };
+    assert_eq!(world.submit_with_nonce(traced, 6), Ok(again.clone()), "a trace is no body");
     let other = world.submit_with_nonce(keyed("b"), 3);
     assert!(matches!(other, Err(Refusal::Conflict(_))), "{other:?}");
     let elsewhere = TaskSpec { namespace: "other".to_owned(), ..keyed("b") };
