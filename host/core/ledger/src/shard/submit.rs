@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quorate_types::view::Submitted;
-use quorate_types::{Digest, EventKind, Refusal, Submission, TaskId, TaskSpec, Time, TraceId};
+use quorate_types::{Digest, EventKind, Refusal, Submission, TaskId, TaskSpec, Time};
 
 use super::{Moment, SHARD, Shard};
 use crate::bounds::{BUSY_RETRY_MS, check_task};
