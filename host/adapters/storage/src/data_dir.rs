@@ -13,7 +13,7 @@ use quorate_types::{Disk, DiskFile, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::disk_error::{DiskError, failed};
-use crate::durable::{open_if_there, write_whole};
+use crate::durable::{checked, open_if_there, with_checksum, write_whole};
 
 /// The format of a data directory that this program reads and writes.
 pub const FORMAT: u32 = 1;
@@ -172,8 +172,7 @@ fn write(identity: &Identity) -> String {
     let lines = format!(
         "format {FORMAT}\ncluster {cluster}\nnode {node}\npeer {peer}\ndirectory {directory}\n"
     );
-    let sum = crc32fast::hash(lines.as_bytes());
-    format!("{lines}checksum {sum:08x}\n")
+    with_checksum(lines)
 }
 
 fn parse(bytes: &[u8]) -> Result<Identity, DataDirError> {
@@ -186,11 +185,7 @@ fn parse(bytes: &[u8]) -> Result<Identity, DataDirError> {
     if format != FORMAT {
         return Err(DataDirError::Format { found: format, known: FORMAT });
     }
-    let end = text.find("checksum ").ok_or_else(|| bad("it has no checksum"))?;
-    let (lines, sum) = text.split_at(end);
-    if sum != format!("checksum {:08x}\n", crc32fast::hash(lines.as_bytes())) {
-        return Err(bad("its checksum does not hold"));
-    }
+    let lines = checked(bytes).map_err(bad)?;
     let value = |name: &str| {
         let line = lines.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map(str::to_owned).ok_or_else(|| bad("a line is missing"))
@@ -201,7 +196,7 @@ fn parse(bytes: &[u8]) -> Result<Identity, DataDirError> {
     Ok(Identity { cluster: value("cluster")?, node, peer: value("peer")?, directory })
 }
 
-fn directory_id(text: &str) -> Option<DirectoryId> {
+pub(crate) fn directory_id(text: &str) -> Option<DirectoryId> {
     let sound = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let number = sound.then(|| u128::from_str_radix(text, 16).ok()).flatten()?;
     Some(DirectoryId(number.to_be_bytes()))

@@ -1,5 +1,5 @@
 //! Files that appear whole or not at all: written under a temporary name, synced,
-//! renamed, and the name synced.
+//! renamed, and the name synced. Small ones are text and end in their checksum.
 
 use bytes::Bytes;
 use quorate_types::{Disk, DiskFile, Open};
@@ -53,4 +53,22 @@ pub(crate) async fn make_dir<D: Disk>(disk: &D, parent: &str, dir: &str) -> Resu
     disk.create_dir(dir).await.map_err(failed("create", dir))?;
     let shown = if parent.is_empty() { "the data directory" } else { parent };
     disk.sync_dir(parent).await.map_err(failed("sync", shown))
+}
+
+/// Lines of text, then the CRC-32 of them.
+pub(crate) fn with_checksum(lines: String) -> String {
+    let sum = crc32fast::hash(lines.as_bytes());
+    format!("{lines}checksum {sum:08x}\n")
+}
+
+/// The lines above a checksum that holds.
+pub(crate) fn checked(bytes: &[u8]) -> Result<&str, &'static str> {
+    let text = std::str::from_utf8(bytes).map_err(|_source| "it is not text")?;
+    let end = text.find("checksum ").ok_or("it has no checksum")?;
+    let (lines, sum) = text.split_at(end);
+    if sum == format!("checksum {:08x}\n", crc32fast::hash(lines.as_bytes())) {
+        Ok(lines)
+    } else {
+        Err("its checksum does not hold")
+    }
 }

@@ -13,6 +13,7 @@
 
 mod blobs;
 mod data_dir;
+mod directories;
 mod disk_error;
 mod durable;
 mod log;
@@ -22,9 +23,10 @@ mod snapshots;
 
 pub use blobs::{BlobError, Blobs};
 pub use data_dir::{DataDir, DataDirError, DirectoryId, FORMAT, Identity};
+pub use directories::{Directories, DirectoriesError};
 pub use disk_error::DiskError;
 pub use log::{
-    Log, LogError, LogOptions, OnDone, OpenError, Recovered, RecoveredGroup, SubmitError,
+    Log, LogCounts, LogError, LogOptions, OnDone, OpenError, Recovered, RecoveredGroup, SubmitError,
 };
 pub use memory_disk::{MemoryDisk, MemoryFile};
 pub use record::Record;

@@ -15,6 +15,7 @@
 //! is that of ARIES-style logs cut down to redo, with etcd's preallocated and
 //! RocksDB's recycled files; the witness that tells tearing from rot is ours.
 
+mod counters;
 mod error;
 mod frame;
 mod pen;
@@ -39,6 +40,7 @@ use quorate_types::{Disk, Faults, GroupId, Index, Term};
 
 use crate::data_dir::DirectoryId;
 use crate::record::Record;
+pub use counters::LogCounts;
 pub use error::{LogError, OpenError, SubmitError};
 use pen::{Pen, body_bytes_max};
 use queue::{Act, Done, Shared};
@@ -73,6 +75,8 @@ pub struct Recovered {
     /// Bytes from the end of the log to the last frame that an unfinished write left readable
     /// behind it; they were erased and never acknowledged.
     pub torn_bytes: u64,
+    /// Whether the last life closed the log; false after a crash, and for a new log.
+    pub sealed: bool,
 }
 
 /// One group as recovered.
@@ -136,7 +140,8 @@ impl<RT: AsyncRuntime, D: Disk> Log<RT, D> {
             found.live.values_mut().for_each(Tail::drop_last);
         }
         check_fits(&found.live, &options)?;
-        let recovered = report(&found.live, found.torn_bytes);
+        let groups = report(&found.live);
+        let recovered = Recovered { groups, torn_bytes: found.torn_bytes, sealed: found.sealed };
         let size = options.segment_bytes;
         let (segments, end) = match found.active {
             Some((active, end)) => {
@@ -238,6 +243,11 @@ impl<RT: AsyncRuntime, D: Disk> Log<RT, D> {
         self.look(group, |tail| tail.committed().cloned()).flatten()
     }
 
+    /// What it has done since it was opened.
+    pub fn counts(&self) -> LogCounts {
+        self.0.shared.counters.read()
+    }
+
     /// Waits until an append would not be refused as [`SubmitError::Busy`]; returns at once when
     /// the log has failed or was closed.
     pub async fn room(&self) {
@@ -297,7 +307,7 @@ fn check_fits(live: &Live, options: &LogOptions) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn report(live: &Live, torn_bytes: u64) -> Recovered {
+fn report(live: &Live) -> BTreeMap<GroupId, RecoveredGroup> {
     let group = |tail: &Tail<u64>| RecoveredGroup {
         vote: tail.vote().cloned(),
         committed: tail.committed().cloned(),
@@ -305,6 +315,5 @@ fn report(live: &Live, torn_bytes: u64) -> Recovered {
         last: tail.last(),
         entries: tail.len(),
     };
-    let groups = live.iter().map(|(id, tail)| (*id, group(tail))).collect();
-    Recovered { groups, torn_bytes }
+    live.iter().map(|(id, tail)| (*id, group(tail))).collect()
 }

@@ -38,6 +38,9 @@ pub(super) struct Pen<RT: AsyncRuntime, D: Disk> {
     /// Where in the active segment the buffer will lie; all before is durable.
     start: u32,
     rolled: bool,
+    /// Writes so far, each with its sync, and their bytes.
+    pub(super) syncs: u64,
+    pub(super) bytes: u64,
 }
 
 impl<RT: AsyncRuntime, D: Disk> Pen<RT, D> {
@@ -45,7 +48,16 @@ impl<RT: AsyncRuntime, D: Disk> Pen<RT, D> {
     pub(super) fn new(segments: Segments<RT, D>, directory: DirectoryId, end: u32) -> Self {
         let framing = Framing::new(directory, segments.active().number);
         let buffer = BytesMut::new();
-        let mut pen = Self { segments, directory, framing, buffer, start: end, rolled: false };
+        let mut pen = Self {
+            segments,
+            directory,
+            framing,
+            buffer,
+            start: end,
+            rolled: false,
+            syncs: 0,
+            bytes: 0,
+        };
         if end == 0 {
             pen.begin_segment(0);
         }
@@ -92,6 +104,8 @@ impl<RT: AsyncRuntime, D: Disk> Pen<RT, D> {
         }
         let data = self.buffer.split().freeze();
         let end = self.start + narrow(data.len());
+        self.syncs += 1;
+        self.bytes += u64::from(end - self.start);
         let active = self.segments.active();
         assert!(end <= active.size, "frames stay within their segment");
         let written = active.file.write_and_sync(u64::from(self.start), data).await;

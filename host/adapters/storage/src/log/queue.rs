@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use quorate_types::{GroupId, Index, Term};
 
+use super::counters::Counters;
 use super::frame::framed_bytes;
 use super::tail::Tail;
 use super::{LogError, SubmitError};
@@ -181,16 +182,20 @@ fn show(tail: &mut Tail<()>, group: GroupId, act: &Act) -> Result<(), SubmitErro
 }
 
 /// The queue, shared by handles and writer.
-pub(super) struct Shared(Mutex<Queue>);
+pub(super) struct Shared {
+    queue: Mutex<Queue>,
+    pub(super) counters: Counters,
+}
 
 impl Shared {
     pub(super) fn new(view: BTreeMap<GroupId, Tail<()>>) -> Self {
-        Self(Mutex::new(Queue { view, ..Queue::default() }))
+        let queue = Mutex::new(Queue { view, ..Queue::default() });
+        Self { queue, counters: Counters::default() }
     }
 
     /// A panic elsewhere does not harm what is guarded: each section is complete in itself.
     pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The writer ends, with or without an error: nothing is taken any more. Returns what waited.

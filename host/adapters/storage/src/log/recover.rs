@@ -33,6 +33,8 @@ pub(super) struct Found<F> {
     pub(super) free: Vec<String>,
     /// Bytes of the last write that were dropped.
     pub(super) torn_bytes: u64,
+    /// Whether the last life closed the log.
+    pub(super) sealed: bool,
 }
 
 /// One segment as read.
@@ -64,16 +66,18 @@ pub(super) async fn recover<D: Disk>(
     let mut replay = Replay::default();
     let last = read_segments(disk, options, told, heads, &mut replay).await?;
     let first = told.max(replay.released() + 1);
+    let sealed = replay.sealed();
     let live = replay.finish()?;
     let dead = written.range(..first);
     let free = clear_away(disk, options, dead, &names).await?;
     let Some((number, segment)) = last else {
-        return Ok(Found { live, first: 1, active: None, free, torn_bytes: 0 });
+        return Ok(Found { live, first: 1, active: None, free, torn_bytes: 0, sealed });
     };
     assert!(first <= number, "the active segment is never released");
     let torn_bytes = make_sure(&segment, number).await?;
     let active = Active { file: segment.file, number, size: segment.size };
-    Ok(Found { live, first, active: Some((active, narrow(segment.end))), free, torn_bytes })
+    let active = Some((active, narrow(segment.end)));
+    Ok(Found { live, first, active, free, torn_bytes, sealed })
 }
 
 /// The heads of all segments that were ever written.

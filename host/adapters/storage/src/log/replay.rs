@@ -30,6 +30,7 @@ struct Pieces {
 pub(super) struct Replay {
     groups: BTreeMap<GroupId, Pieces>,
     released: u64,
+    sealed: bool,
 }
 
 impl Replay {
@@ -38,12 +39,18 @@ impl Replay {
         self.released
     }
 
+    /// Whether the last frame so far says that the log was closed in order.
+    pub(super) fn sealed(&self) -> bool {
+        self.sealed
+    }
+
     /// The next frame in order, from segment `number`.
     pub(super) fn apply(&mut self, frame: &Frame<'_>, number: u64) {
         let (index, term) = (frame.head.index, frame.head.term);
         let group = frame.head.group;
         // A copy: a slice would keep the whole segment in memory for one live entry.
         let body = || Bytes::copy_from_slice(frame.body);
+        self.sealed = frame.head.kind == Kind::Seal;
         match frame.head.kind {
             // What a segment says of itself was read before, and a seal only had to be readable.
             Kind::Segment | Kind::Seal => {}

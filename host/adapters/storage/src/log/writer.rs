@@ -82,6 +82,11 @@ impl<RT: AsyncRuntime, D: Disk> Writer<RT, D> {
                     let written = self.write(&mut batch, marks).await;
                     let written = written.map_err(|error| Arc::new(LogError::from(error)));
                     let failed = written.as_ref().err().map(Arc::clone);
+                    let counters = &self.shared.counters;
+                    counters.written(self.pen.syncs, self.pen.bytes);
+                    if failed.is_none() {
+                        counters.batch(batch.len());
+                    }
                     if let Some(error) = &failed {
                         tracing::error!(error = %error, "the log has failed");
                         batch.extend(self.shared.end(Some(error)));

@@ -91,6 +91,11 @@ fn tasks_that_append_at_once_share_syncs() {
         }
         let syncs = disk.syncs() - before;
         assert!((ROUNDS..3 * ROUNDS).contains(&syncs), "{syncs} syncs for 2,000 appends");
+        let counts = log.counts();
+        assert_eq!(counts.operations, u64::from(TASKS) * ROUNDS);
+        assert_eq!((counts.batches, counts.syncs), (syncs, syncs), "one write a batch");
+        assert!(counts.batch_operations_max >= 100, "{counts:?}");
+        assert!(counts.bytes > counts.operations, "{counts:?}");
     });
 }
 
@@ -267,9 +272,15 @@ fn a_closed_log_is_whole_and_takes_nothing_more() {
         assert!(matches!(log.append(A, vec![record(2, 1, "x")], drop), Err(SubmitError::Closed)));
         assert!(matches!(log.save_committed(A, Bytes::new()), Err(SubmitError::Closed)));
         log.close().await.expect("closing twice is closing once");
-        let log = open(&disk.crash()).await;
+        let disk = disk.crash();
+        let opened = open_with::<SimRuntime>(&disk, 4096, &Faults::none()).await;
+        let (log, recovered) = opened.expect("opens");
+        assert!(recovered.sealed, "it was closed");
         assert_eq!(indices(&log, A), [1]);
         assert_eq!(log.committed(A), Some(Bytes::from_static(b"lazy")));
+        append(&log, A, record(2, 1, "y")).await;
+        let opened = open_with::<SimRuntime>(&disk.crash(), 4096, &Faults::none()).await;
+        assert!(!opened.expect("opens").1.sealed, "it was written to and not closed");
     });
 }
 
