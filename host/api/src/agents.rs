@@ -5,6 +5,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
+use quorate_types::door::AgentFilter;
 use quorate_types::http::{Agents, Beat, DEADLINE_MS_MAX, Leases, Register, Registered, Take};
 use quorate_types::{AgentId, AgentSpec, Incarnation, NodeId, Reply, Request};
 
@@ -47,8 +48,12 @@ pub(crate) async fn register(
 
 /// `GET /v1/agents`
 pub(crate) async fn list(State(api): State<Shared>, asked: Asked, params: Params) -> Answer {
-    let params = params.only(&["capability", "consistency"])?;
-    let request = Request::Agents(params.all("capability"), params.consistency()?);
+    let params = params.only(&["namespace", "capability", "consistency"])?;
+    let filter = AgentFilter {
+        namespace: params.one("namespace")?,
+        capabilities: params.all("capability"),
+    };
+    let request = Request::Agents(filter, params.consistency()?);
     let Reply::Agents(agents) = api.ask(request, asked.deadline_or(DEADLINE_MS_DEFAULT)).await?
     else {
         return Err(Failure::unexpected("Agents"));

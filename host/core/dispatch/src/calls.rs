@@ -17,9 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_policy::Outcome;
 use quorate_types::view::{CallEvent, CallSpec};
-use quorate_types::{
-    AgentId, CallId, CapabilitySet, Incarnation, NodeId, PolicyEpoch, Refusal, Time,
-};
+use quorate_types::{AgentId, CallId, Incarnation, NodeId, PolicyEpoch, Refusal, Time, Wanted};
 
 use crate::endpoints::Candidate;
 use crate::pool::{Choice, Pool};
@@ -101,7 +99,7 @@ struct Attempt {
 #[derive(Debug)]
 struct Call {
     spec: CallSpec,
-    wanted: CapabilitySet,
+    wanted: Wanted,
     deadline: Time,
     attempts: u32,
     now_at: Option<Attempt>,
@@ -110,14 +108,12 @@ struct Call {
     passed_on: bool,
 }
 
-type PoolKey = (String, CapabilitySet);
-
 /// The calls of one node.
 pub struct Calls {
     calls: BTreeMap<CallId, Call>,
     deadlines: BTreeSet<(Time, CallId)>,
     waiting: BTreeSet<(Time, CallId)>,
-    pools: BTreeMap<PoolKey, (u64, Pool)>,
+    pools: BTreeMap<Wanted, (u64, Pool)>,
     policy: PolicyRef,
     seed: u64,
     effects: VecDeque<CallEffect>,
@@ -188,7 +184,7 @@ impl Calls {
         }
         self.begun += 1;
         let deadline = now + Duration::from_millis(spec.deadline_ms);
-        let wanted = CapabilitySet::from(spec.capabilities.clone());
+        let wanted = spec.wanted();
         let call = Call {
             spec,
             wanted,
@@ -298,15 +294,14 @@ impl Calls {
 
     fn route(&mut self, now: Time, id: CallId, registry: &Registry, source: &dyn PolicySource) {
         let Some(call) = self.calls.get_mut(&id) else { return };
-        let key = (call.spec.namespace.clone(), call.wanted.clone());
         let (policy, seed) = (&self.policy, self.seed);
         let (seen, pool) = self
             .pools
-            .entry(key)
+            .entry(call.wanted.clone())
             .or_insert_with(|| (u64::MAX, Pool::new(source.open(policy, seed), PICKS_LEASED)));
         if *seen != registry.revision() {
             *seen = registry.revision();
-            pool.set(registry.able(&call.spec.namespace, &call.wanted).cloned().collect());
+            pool.set(registry.able(&call.wanted).cloned().collect());
             pool.forget_but(|agent| registry.contains(agent));
         }
         let Some(choice) = choose_but(pool, &call.refused_by) else {
@@ -331,10 +326,9 @@ impl Calls {
     fn close(&mut self, now: Time, id: CallId, outcome: Outcome) -> Option<(AgentId, PolicyEpoch)> {
         let call = self.calls.get_mut(&id)?;
         let attempt = call.now_at.take()?;
-        let key = (call.spec.namespace.clone(), call.wanted.clone());
         // A pick of an older policy has no pool to learn from it.
         if attempt.epoch == self.policy.epoch
-            && let Some((_seen, pool)) = self.pools.get_mut(&key)
+            && let Some((_seen, pool)) = self.pools.get_mut(&call.wanted)
         {
             let took = match outcome {
                 Outcome::Refused | Outcome::Unused => Duration::ZERO,
@@ -371,10 +365,10 @@ impl Calls {
 
 impl Call {
     fn waited_for(&self) -> String {
-        let wanted = self.wanted.names().join(", ");
+        let wanted = &self.wanted;
         match self.attempts {
-            0 => format!("no agent with capabilities [{wanted}] could be reached"),
-            attempts => format!("{attempts} attempts at an agent with capabilities [{wanted}]"),
+            0 => format!("no agent with capabilities {wanted} could be reached"),
+            attempts => format!("{attempts} attempts at an agent with capabilities {wanted}"),
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate_types::{AgentId, CapabilitySet};
+use quorate_types::{AgentId, CapabilitySet, Wanted};
 
 use crate::endpoints::Candidate;
 
@@ -50,15 +50,14 @@ impl Registry {
         self.entries.get(&agent)
     }
 
-    /// Those of this namespace that have all of `wanted`, in order of their ids.
-    pub fn able<'a>(
-        &'a self,
-        namespace: &'a str,
-        wanted: &'a CapabilitySet,
-    ) -> impl Iterator<Item = &'a Candidate> + 'a {
+    /// Those that may be given such work, in order of their ids.
+    pub fn able<'a>(&'a self, wanted: &'a Wanted) -> impl Iterator<Item = &'a Candidate> + 'a {
+        let Wanted { namespace, capabilities } = wanted;
         self.entries
             .values()
-            .filter(move |entry| entry.namespace == namespace && entry.capabilities.covers(wanted))
+            .filter(move |entry| {
+                entry.namespace == *namespace && entry.capabilities.covers(capabilities)
+            })
             .map(|entry| &entry.candidate)
     }
 }

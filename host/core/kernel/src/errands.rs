@@ -4,11 +4,10 @@
 use std::time::Duration;
 
 use quorate_ledger::{NodeUp, Outcome, RetireAgent, ShardCommand, SystemCommand};
-use quorate_types::door::Consistency;
-use quorate_types::view::{AgentView, GroupView, MemberView, NodeView, TaskPage, Why};
+use quorate_types::door::{AgentFilter, Consistency};
+use quorate_types::view::{AgentView, GroupView, MemberView, NodeView, TaskPage};
 use quorate_types::{
-    AgentId, CapabilitySet, GroupId, Incarnation, LoadReading, NodeId, Refusal, Reply, Request,
-    TaskId, TaskState, Token,
+    AgentId, GroupId, Incarnation, LoadReading, NodeId, Refusal, Reply, Request, TaskId, Token,
 };
 
 use crate::asks::Origin;
@@ -134,9 +133,7 @@ impl Kernel {
                 Err(refusal) => refuse(refusal),
             },
             Request::Why(task) => self.read_why(*task),
-            Request::Agents(wanted, _) => {
-                reply(Reply::Agents(self.read_agents(&wanted.clone().into())))
-            }
+            Request::Agents(filter, _) => reply(Reply::Agents(self.read_agents(filter))),
             Request::Policies => reply(Reply::Policies(self.policy_views())),
             Request::Submit(_)
             | Request::Cancel(_)
@@ -167,29 +164,14 @@ impl Kernel {
     }
 
     fn read_why(&self, task: TaskId) -> Result<Done, Setback> {
-        let Some(why) = self.view.why(task) else {
-            return refuse(Refusal::NotFound(format!("task {task}")));
-        };
-        let waits = why.waits.clone().or_else(|| self.why_it_waits(task));
-        reply(Reply::Why(Why { waits, ..why }))
+        match self.view.why(task) {
+            Some(why) => reply(Reply::Why(why)),
+            None => refuse(Refusal::NotFound(format!("task {task}"))),
+        }
     }
 
-    fn why_it_waits(&self, task: TaskId) -> Option<String> {
-        let view = self.view.task(task)?;
-        if view.state != TaskState::Queued {
-            return None;
-        }
-        let wanted = CapabilitySet::from(view.spec.capabilities.clone());
-        let names = wanted.names().join(", ");
-        let able: Vec<_> = self.view.agents_with(&wanted).collect();
-        if able.is_empty() {
-            return Some(format!("no live agent has [{names}]"));
-        }
-        Some(format!("{} agents have [{names}] and none has a free slot", able.len()))
-    }
-
-    fn read_agents(&self, wanted: &CapabilitySet) -> Vec<AgentView> {
-        let mut views = self.view.agent_views(wanted);
+    fn read_agents(&self, filter: &AgentFilter) -> Vec<AgentView> {
+        let mut views = self.view.agent_views(filter);
         for view in &mut views {
             view.reading = self.reading(view.id);
         }

@@ -6,13 +6,14 @@
 //! and assignments on their way to the log both take a slot.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_dispatch::router::Pick;
 use quorate_dispatch::{Candidate, Choice, Pool};
 use quorate_ledger::{Assignment, Unassigned};
 use quorate_policy::Outcome;
-use quorate_types::{AgentId, CapabilitySet, PolicyEpoch, TaskId, TaskState, Time, Token};
+use quorate_types::{AgentId, PolicyEpoch, TaskId, TaskState, Time, Token, Wanted};
 
 use crate::io::Now;
 use crate::kernel::Kernel;
@@ -26,13 +27,13 @@ const UNDER_WAY_MAX: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Placed {
     pub(crate) assignments: Vec<Assignment>,
-    wanted: CapabilitySet,
+    wanted: Arc<Wanted>,
     picks: Vec<Pick>,
 }
 
 #[derive(Debug)]
 struct Open {
-    wanted: CapabilitySet,
+    wanted: Arc<Wanted>,
     pick: Pick,
     begun: Time,
     epoch: PolicyEpoch,
@@ -41,7 +42,7 @@ struct Open {
 /// The leader's pools, and what it has decided that the log has not yet said.
 #[derive(Debug, Default)]
 pub(crate) struct Placement {
-    pools: BTreeMap<CapabilitySet, Pool>,
+    pools: BTreeMap<Arc<Wanted>, Pool>,
     epoch: PolicyEpoch,
     under_way: BTreeSet<TaskId>,
     promised: BTreeMap<AgentId, u32>,
@@ -120,7 +121,7 @@ impl Placement {
 
     fn close(
         &mut self,
-        wanted: &CapabilitySet,
+        wanted: &Wanted,
         pick: Pick,
         epoch: PolicyEpoch,
         took_us: u64,
@@ -150,12 +151,11 @@ impl Kernel {
             .view
             .next_ready()
             .map(|at| now.mono + at.since(now.wall).max(Duration::from_millis(1)));
-        let waiting: Vec<CapabilitySet> =
-            self.view.capability_sets_waiting(now.wall).cloned().collect();
+        let waiting: Vec<Arc<Wanted>> = self.view.wanted(now.wall).cloned().collect();
         waiting.into_iter().filter_map(|wanted| self.place_set(now, wanted)).collect()
     }
 
-    fn place_set(&mut self, now: Now, wanted: CapabilitySet) -> Option<Placed> {
+    fn place_set(&mut self, now: Now, wanted: Arc<Wanted>) -> Option<Placed> {
         let mut free = self.free_slots(&wanted);
         let total: u64 = free.values().map(|(_candidate, free)| u64::from(*free)).sum();
         if total == 0 {
@@ -174,7 +174,7 @@ impl Kernel {
             .take(limit)
             .collect();
         let mut placed =
-            Placed { assignments: Vec::new(), wanted: wanted.clone(), picks: Vec::new() };
+            Placed { assignments: Vec::new(), wanted: Arc::clone(&wanted), picks: Vec::new() };
         for task in tasks {
             let Some(choice) = self.choose(&wanted, &mut free) else { break };
             let term_ms = self.term_of(task);
@@ -202,7 +202,7 @@ impl Kernel {
     /// Asks the policy over the agents that have a slot free.
     fn choose(
         &mut self,
-        wanted: &CapabilitySet,
+        wanted: &Arc<Wanted>,
         free: &mut BTreeMap<AgentId, (Candidate, u32)>,
     ) -> Option<Choice> {
         free.retain(|_agent, (_candidate, slots)| *slots > 0);
@@ -211,7 +211,7 @@ impl Kernel {
         let pool = leading
             .placement
             .pools
-            .entry(wanted.clone())
+            .entry(Arc::clone(wanted))
             .or_insert_with(|| Pool::new(source.open(policy, seed), 1));
         pool.set(free.values().map(|(candidate, _free)| candidate.clone()).collect());
         for (agent, (candidate, slots)) in free.iter() {
@@ -224,11 +224,11 @@ impl Kernel {
         Some(choice)
     }
 
-    /// Agents that could be given work with these capabilities, and how many slots each has free.
-    fn free_slots(&self, wanted: &CapabilitySet) -> BTreeMap<AgentId, (Candidate, u32)> {
+    /// Agents that could be given such work, and how many slots each has free.
+    fn free_slots(&self, wanted: &Wanted) -> BTreeMap<AgentId, (Candidate, u32)> {
         let Some(leading) = &self.leading else { return BTreeMap::new() };
         let mut free = BTreeMap::new();
-        for agent in self.view.agents_with(wanted) {
+        for agent in self.view.agents_for(wanted) {
             let lives = self.view.assignable(agent.id) == Some(agent.incarnation);
             if !lives || !self.is_reachable(agent.spec.node) {
                 continue;

@@ -35,10 +35,16 @@ struct One {
 
 impl One {
     fn with_agents(agents: &[&str]) -> Self {
+        let default: Vec<_> = agents.iter().map(|capability| ("default", *capability)).collect();
+        Self::with_agents_of(&default)
+    }
+
+    /// Hosted agents by (namespace, capability).
+    fn with_agents_of(agents: &[(&str, &str)]) -> Self {
         let info = MemberInfo { name: "one".into(), peer: "p".into(), address: "a".into() };
-        let agents = agents.iter().map(|capability| LocalAgent {
+        let agents = agents.iter().map(|(namespace, capability)| LocalAgent {
             name: format!("{capability}-agent"),
-            namespace: "default".to_owned(),
+            namespace: (*namespace).to_owned(),
             capabilities: CapabilitySet::from(vec![(*capability).to_owned()]),
             slots: 2,
         });
@@ -143,7 +149,10 @@ impl One {
     }
 
     fn submit(&mut self, capability: &str) -> TaskId {
-        let spec = TaskSpec { capabilities: vec![capability.to_owned()], ..TaskSpec::default() };
+        self.submit_spec(task(capability))
+    }
+
+    fn submit_spec(&mut self, spec: TaskSpec) -> TaskId {
         let nonce = (1, 1, self.next_ask);
         let Reply::Submitted(each) = self.reply(Request::Submit(vec![Submission { spec, nonce }]))
         else {
@@ -184,6 +193,10 @@ impl One {
     }
 }
 
+fn task(capability: &str) -> TaskSpec {
+    TaskSpec { capabilities: vec![capability.to_owned()], ..TaskSpec::default() }
+}
+
 #[test]
 fn a_task_goes_to_a_hosted_agent_and_its_result_into_the_log() {
     let mut one = One::with_agents(&["echo"]);
@@ -193,6 +206,26 @@ fn a_task_goes_to_a_hosted_agent_and_its_result_into_the_log() {
     assert_eq!((order.task, order.attempt), (Some(task), 1));
     one.give(Input::WorkEnded(work, Ok(Payload::Inline("done".into()))));
     assert_eq!(one.state(task), TaskState::Completed);
+}
+
+#[test]
+fn work_of_one_namespace_never_reaches_an_agent_of_another() {
+    let mut one = One::with_agents_of(&[("theirs", "echo")]);
+    let ours = one.submit_spec(TaskSpec { namespace: "ours".to_owned(), ..task("echo") });
+    one.pass(TERM);
+    assert_eq!(one.state(ours), TaskState::Queued, "an able agent has nothing to do");
+    assert!(one.work.is_empty());
+    let Reply::Why(why) = one.reply(Request::Why(ours)) else { panic!("asked why") };
+    let waits = why.waits.expect("it waits");
+    assert!(waits.contains("namespace `ours`") && waits.contains("other namespaces"), "{waits}");
+
+    let foreign = CallSpec { namespace: "ours".to_owned(), ..call("echo") };
+    one.give(Input::Call { id: CallId(1), spec: Box::new(foreign) });
+    one.pass(Duration::from_millis(600));
+    assert!(matches!(&one.told[..], [Err(Refusal::Timeout(why))] if why.contains("`ours`")));
+
+    let theirs = one.submit_spec(TaskSpec { namespace: "theirs".to_owned(), ..task("echo") });
+    assert_eq!(one.state(theirs), TaskState::Leased, "among its own it is given work");
 }
 
 #[test]

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use quorate_types::door::TaskFilter;
+use quorate_types::door::{AgentFilter, TaskFilter};
 use quorate_types::task::NAMESPACE_DEFAULT;
 use quorate_types::view::{AgentView, LeaseGrant, LeaseView, PolicyView, TaskPage, TaskView, Why};
 use quorate_types::{
     AgentId, CapabilitySet, Digest, GroupId, Incarnation, NodeId, PolicyEpoch, Refusal, TaskId,
-    TaskState, Time,
+    TaskState, Time, Wanted,
 };
 
 use crate::ledger::{Ledger, SLOT_BALANCER};
@@ -58,13 +58,22 @@ impl Ledger {
                 | Stage::Cancelled { .. } => format!("it may not start for another {until} ms"),
             });
         }
-        let able = self.agents_with(&task.capabilities).count();
-        Some(if able == 0 {
-            let wanted = task.capabilities.names().join(", ");
-            format!("no agent that lives has all of its capabilities ({wanted})")
-        } else {
-            format!("agents that could take it: {able}; it waits for one with a free slot")
+        Some(match self.agents_for(&task.wanted).count() {
+            0 => self.nobody_serves(&task.wanted),
+            able => format!("agents that could take it: {able}; it waits for one with a free slot"),
         })
+    }
+
+    fn nobody_serves(&self, wanted: &Wanted) -> String {
+        let elsewhere =
+            self.agents().filter(|agent| agent.spec.capabilities.covers(&wanted.capabilities));
+        match elsewhere.count() {
+            0 => format!("no agent that lives has {wanted}"),
+            others => format!(
+                "no agent that lives has {wanted}; agents of other namespaces that have them, and \
+                 serve only their own: {others}"
+            ),
+        }
     }
 
     /// Some tasks, in order of their ids. A page may be short, even empty, and have a cursor.
@@ -119,21 +128,16 @@ impl Ledger {
 
 /// What the leader must do next.
 impl Ledger {
-    /// The capability sets for which a task is ready at `now`.
-    pub fn capability_sets_waiting(&self, now: Time) -> impl Iterator<Item = &CapabilitySet> {
+    /// What is wanted by tasks that are ready at `now`.
+    pub fn wanted(&self, now: Time) -> impl Iterator<Item = &Arc<Wanted>> {
         let queues = self.shard.places.queues.iter();
-        queues.filter(move |(_set, queue)| queue.is_ready(now)).map(|(set, _queue)| set.as_ref())
+        queues.filter(move |(_wanted, queue)| queue.is_ready(now)).map(|(wanted, _queue)| wanted)
     }
 
-    /// Up to `limit` tasks that wait for an agent with exactly this set and may be leased at
-    /// `now`, first come first: (task, priority).
-    pub fn ready_tasks(
-        &self,
-        capabilities: &CapabilitySet,
-        now: Time,
-        limit: usize,
-    ) -> Vec<(TaskId, u8)> {
-        let queue = self.shard.places.queues.get(capabilities);
+    /// Up to `limit` tasks that want exactly this and may be leased at `now`, first come first:
+    /// (task, priority).
+    pub fn ready_tasks(&self, wanted: &Wanted, now: Time, limit: usize) -> Vec<(TaskId, u8)> {
+        let queue = self.shard.places.queues.get(wanted);
         queue.map_or_else(Vec::new, |queue| queue.ready(now, limit))
     }
 
@@ -202,21 +206,27 @@ impl Ledger {
         self.system.names.get(&named).and_then(|id| self.agent(*id))
     }
 
-    /// Agents that live and have all of these.
-    pub fn agents_with(&self, wanted: &CapabilitySet) -> impl Iterator<Item = &Agent> {
-        self.agents().filter(|agent| agent.spec.capabilities.covers(wanted))
+    /// Agents that live and may be given such work: those of its namespace that have all of its
+    /// capabilities.
+    pub fn agents_for(&self, wanted: &Wanted) -> impl Iterator<Item = &Agent> {
+        self.agents().filter(|agent| agent.spec.serves(wanted))
     }
 
-    /// The same as the doors show them; `reading` is left empty.
-    pub fn agent_views(&self, wanted: &CapabilitySet) -> Vec<AgentView> {
-        let able = self.agents_with(wanted).map(|agent| AgentView {
+    /// Agents that live, as the doors show them; `reading` is left empty.
+    pub fn agent_views(&self, filter: &AgentFilter) -> Vec<AgentView> {
+        let wanted = CapabilitySet::from(filter.capabilities.clone());
+        let shown = self.agents().filter(|agent| {
+            filter.namespace.as_ref().is_none_or(|named| *named == agent.spec.namespace)
+                && agent.spec.capabilities.covers(&wanted)
+        });
+        let views = shown.map(|agent| AgentView {
             id: agent.id,
             incarnation: agent.incarnation,
             spec: agent.spec.clone(),
             leases: u32::try_from(self.leases_count(agent.id)).unwrap_or(u32::MAX),
             reading: None,
         });
-        able.collect()
+        views.collect()
     }
 
     /// Nodes of record, up or down, by id.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use quorate_types::view::{Decision, LeaseView, TaskView};
 use quorate_types::{
-    AgentId, CapabilitySet, Digest, EventKind, Incarnation, Payload, PolicyEpoch, TaskId, TaskSpec,
-    TaskState, Time, Token,
+    AgentId, Digest, EventKind, Incarnation, Payload, PolicyEpoch, TaskId, TaskSpec, TaskState,
+    Time, Token, Wanted,
 };
 
 use crate::bounds::DECISIONS_MAX;
@@ -74,9 +74,9 @@ pub(crate) struct Task {
     /// The digest of `spec`: hashed once, compared when its key comes again.
     #[serde(skip)]
     pub(crate) body: Digest,
-    /// The set of `spec.capabilities`, shared with the queue that it waits in.
+    /// What it asks of its agent, shared with the queue that it waits in.
     #[serde(skip)]
-    pub(crate) capabilities: Arc<CapabilitySet>,
+    pub(crate) wanted: Arc<Wanted>,
     /// The submitting node's nonce, where there is no idempotency key.
     pub(crate) nonce: Option<Nonce>,
     /// Ledger time of submission.
@@ -125,8 +125,8 @@ impl Canonical for Task {
     fn write(&self, canon: &mut Canon) {
         let Self {
             id,
-            spec: _,         // `body` stands for it,
-            capabilities: _, // and these follow from it.
+            spec: _,   // `body` stands for it,
+            wanted: _, // and this follows from it.
             body,
             nonce,
             created,

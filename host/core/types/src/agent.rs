@@ -41,6 +41,22 @@ impl FromIterator<String> for CapabilitySet {
     }
 }
 
+/// What a piece of work asks of whoever does it. Work and agents of different namespaces never meet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Wanted {
+    /// The namespace that its agent must be of.
+    pub namespace: String,
+    /// All of these its agent must have.
+    pub capabilities: CapabilitySet,
+}
+
+impl std::fmt::Display for Wanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { namespace, capabilities } = self;
+        write!(f, "[{}] in namespace `{namespace}`", capabilities.names().join(", "))
+    }
+}
+
 /// An agent as it registers. The same (namespace, name) registered again is the
 /// same agent in a new incarnation, which fences the old one's leases.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +76,13 @@ pub struct AgentSpec {
     pub slots: u32,
     /// Whether it lives in the node's own process.
     pub hosted: bool,
+}
+
+impl AgentSpec {
+    /// Whether the agent may be given such work.
+    pub fn serves(&self, wanted: &Wanted) -> bool {
+        self.namespace == wanted.namespace && self.capabilities.covers(&wanted.capabilities)
+    }
 }
 
 /// What an agent's node says of it now; carried by gossip, may be late.

@@ -45,6 +45,15 @@ pub struct TaskFilter {
     pub limit: u32,
 }
 
+/// Which agents to list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentFilter {
+    /// Of this namespace; of every one where none is named.
+    pub namespace: Option<String>,
+    /// With all of these capabilities.
+    pub capabilities: Vec<String>,
+}
+
 /// What can be asked of a cluster. JSON never carries these; doors translate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -64,8 +73,8 @@ pub enum Request {
     Beat(AgentId, Incarnation, Option<LoadReading>),
     /// An agent leaves; its leases are requeued.
     Deregister(AgentId, Incarnation),
-    /// Agents that have all these capabilities.
-    Agents(Vec<String>, Consistency),
+    /// Agents that live, some or all.
+    Agents(AgentFilter, Consistency),
     /// An outside agent offers `max` slots for up to `wait_ms`.
     Take {
         /// Who asks.

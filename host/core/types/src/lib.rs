@@ -24,7 +24,7 @@ pub mod time;
 pub mod view;
 pub mod wire;
 
-pub use agent::{AgentSpec, CapabilitySet, LoadReading};
+pub use agent::{AgentSpec, CapabilitySet, LoadReading, Wanted};
 pub use disk::{Disk, DiskFile, Open};
 pub use door::{Door, Event, EventKind, Refusal, Reply, Request};
 pub use faults::Faults;

@@ -6,6 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::agent::Wanted;
 use crate::id::{Digest, TraceId};
 use crate::time::Time;
 
@@ -196,6 +197,16 @@ pub struct TaskSpec {
     pub trace: TraceId,
     /// How long its finished record is kept, milliseconds.
     pub retention_ms: u64,
+}
+
+impl TaskSpec {
+    /// What the task asks of its agent.
+    pub fn wanted(&self) -> Wanted {
+        Wanted {
+            namespace: self.namespace.clone(),
+            capabilities: self.capabilities.iter().cloned().collect(),
+        }
+    }
 }
 
 /// Finished records are kept this long unless the task says otherwise: 24 h.

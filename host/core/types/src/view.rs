@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{AgentSpec, LoadReading};
+use crate::agent::{AgentSpec, LoadReading, Wanted};
 use crate::id::{
     AgentId, Digest, GroupId, Incarnation, Index, NodeId, PolicyEpoch, TaskId, Term, Token, TraceId,
 };
@@ -229,6 +229,16 @@ pub struct CallSpec {
     pub idempotent: bool,
     /// The trace it belongs to.
     pub trace: TraceId,
+}
+
+impl CallSpec {
+    /// What the call asks of its agent.
+    pub fn wanted(&self) -> Wanted {
+        Wanted {
+            namespace: self.namespace.clone(),
+            capabilities: self.capabilities.iter().cloned().collect(),
+        }
+    }
 }
 
 /// One step of a call's answer.

@@ -71,9 +71,13 @@ impl Inside {
                 self.agents.remove(&agent);
                 Ok(Reply::Done)
             }
-            Request::Agents(capabilities, _) => {
-                let wanted: CapabilitySet = capabilities.into();
-                let has = |agent: &&AgentView| agent.spec.capabilities.covers(&wanted);
+            Request::Agents(filter, _) => {
+                let wanted: CapabilitySet = filter.capabilities.into();
+                let has = |agent: &&AgentView| {
+                    let namespace = &agent.spec.namespace;
+                    filter.namespace.as_ref().is_none_or(|named| named == namespace)
+                        && agent.spec.capabilities.covers(&wanted)
+                };
                 Ok(Reply::Agents(self.agents.values().filter(has).cloned().collect()))
             }
             Request::Renew(id, token) => {

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use quorate_types::{AgentId, CapabilitySet, Digest, Payload, TaskId, TaskState, Time};
+use quorate_types::{AgentId, Digest, Payload, TaskId, TaskState, Time, Wanted};
 
 use crate::record::{Nonce, Task};
 
-/// The queue of one capability set.
+/// The tasks that want the same of their agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Queue {
     /// May be leased now, in this order.
@@ -79,8 +79,9 @@ impl Census {
 pub(crate) struct Places {
     /// Tasks ready from this time or earlier stand in `ready`, others in `waiting`.
     followed: Time,
-    /// By capability set; a set with no task has no queue.
-    pub(crate) queues: OrdMap<Arc<CapabilitySet>, Queue>,
+    /// By what their tasks want, namespace first: tasks that different agents must do never share a
+    /// queue. What no task wants has none.
+    pub(crate) queues: OrdMap<Arc<Wanted>, Queue>,
     /// Every waiting task, by when it will be ready.
     pub(crate) wakes: OrdSet<(Time, TaskId)>,
     /// Tasks that time alone will end.
@@ -170,15 +171,15 @@ impl Places {
             self.wakes.remove(&(from, id));
             let Some(task) = find(id) else { continue };
             let priority = Reverse(task.spec.priority);
-            if let Some(queue) = self.queues.get_mut(&task.capabilities) {
+            if let Some(queue) = self.queues.get_mut(&task.wanted) {
                 queue.waiting.remove(&(from, priority, id));
                 queue.ready.insert((priority, id));
             }
         }
     }
 
-    /// The capability set equal to `wanted` that queues share, or `wanted` itself.
-    pub(super) fn shared(&self, wanted: CapabilitySet) -> Arc<CapabilitySet> {
+    /// The value equal to `wanted` that queues share, or `wanted` itself.
+    pub(super) fn shared(&self, wanted: Wanted) -> Arc<Wanted> {
         let known = self.queues.get_key_value(&wanted).map(|(known, _queue)| Arc::clone(known));
         known.unwrap_or_else(|| Arc::new(wanted))
     }
@@ -210,7 +211,7 @@ impl Places {
     fn put(&mut self, task: &Task, place: &Place) {
         if let Some(from) = place.ready_from {
             let priority = Reverse(task.spec.priority);
-            let queue = self.queues.entry(Arc::clone(&task.capabilities)).or_default();
+            let queue = self.queues.entry(Arc::clone(&task.wanted)).or_default();
             if from <= self.followed {
                 queue.ready.insert((priority, task.id));
             } else {
@@ -242,7 +243,7 @@ impl Places {
     fn take(&mut self, task: &Task, place: &Place) {
         if let Some(from) = place.ready_from {
             let priority = Reverse(task.spec.priority);
-            let emptied = self.queues.get_mut(&task.capabilities).is_some_and(|queue| {
+            let emptied = self.queues.get_mut(&task.wanted).is_some_and(|queue| {
                 if from <= self.followed {
                     queue.ready.remove(&(priority, task.id));
                 } else {
@@ -252,7 +253,7 @@ impl Places {
                 queue.is_empty()
             });
             if emptied {
-                self.queues.remove(&task.capabilities);
+                self.queues.remove(&task.wanted);
             }
         }
         if let Some(due) = place.due {

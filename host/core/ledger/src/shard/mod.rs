@@ -270,7 +270,7 @@ impl Shard {
         if self.tasks.contains_key(&task.id) {
             return false;
         }
-        task.capabilities = self.places.shared(task.spec.capabilities.iter().cloned().collect());
+        task.wanted = self.places.shared(task.spec.wanted());
         task.body = submit::body_digest(&task.spec);
         self.store(task);
         true

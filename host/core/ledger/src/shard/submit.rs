@@ -53,7 +53,7 @@ impl Shard {
         self.admit(&spec, at.now)?;
         let task = Task {
             id: TaskId::new(SHARD, self.counters.tasks),
-            capabilities: self.places.shared(spec.capabilities.iter().cloned().collect()),
+            wanted: self.places.shared(spec.wanted()),
             nonce: spec.idempotency_key.is_none().then_some(nonce),
             spec: Arc::new(spec),
             body,

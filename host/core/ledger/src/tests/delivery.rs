@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use quorate_types::limits::INLINE_BYTES_MAX;
 use quorate_types::{
-    CapabilitySet, EventKind, Faults, Payload, PolicyEpoch, Refusal, Retry, TaskSpec, TaskState,
-    Token,
+    AgentSpec, EventKind, Faults, Payload, PolicyEpoch, Refusal, Retry, TaskSpec, TaskState, Token,
 };
 
 use super::fixture::{
@@ -20,12 +19,13 @@ fn a_task_is_submitted_leased_and_completed() {
     let life = world.with_agent(&["index", "rust"]);
     let spec = TaskSpec { labels: [("run".to_owned(), "7".to_owned())].into(), ..task(&["index"]) };
     let id = world.submit(spec);
-    let wanted = CapabilitySet::from(vec!["index".to_owned()]);
-    assert_eq!(world.ledger.capability_sets_waiting(world.now).collect::<Vec<_>>(), [&wanted]);
+    let wanted = task(&["index"]).wanted();
+    let waiting: Vec<_> = world.ledger.wanted(world.now).map(|wanted| (**wanted).clone()).collect();
+    assert_eq!(waiting, std::slice::from_ref(&wanted));
     assert_eq!(world.ledger.ready_tasks(&wanted, world.now, 8), [(id, 5)]);
 
     let token = world.assign(id, life);
-    assert_eq!(world.ledger.capability_sets_waiting(world.now).count(), 0);
+    assert_eq!(world.ledger.wanted(world.now).count(), 0);
     let lease = world.ledger.grant(id).expect("a lease").lease;
     assert_eq!((lease.agent, lease.token, lease.attempt), (life.0, token, 1));
     assert_eq!(world.ledger.leases_of(life.0).collect::<Vec<_>>(), [lease]);
@@ -108,13 +108,37 @@ fn a_task_that_kills_its_agents_ends_as_a_dead_letter() {
 }
 
 #[test]
+fn tasks_of_one_namespace_never_wait_for_agents_of_another() {
+    let mut world = World::new();
+    let node = world.start(N1, 1);
+    let ours = AgentSpec { namespace: "ours".to_owned(), ..agent("w", N1, node, &["index"]) };
+    let ours = world.register(ours).0;
+    world.adopt();
+    let of = |namespace: &str| TaskSpec { namespace: namespace.to_owned(), ..task(&["index"]) };
+    let [mine, foreign] = ["ours", "theirs"].map(|namespace| world.submit(of(namespace)));
+
+    for (namespace, id) in [("ours", mine), ("theirs", foreign)] {
+        let ready = world.ledger.ready_tasks(&of(namespace).wanted(), world.now, 9);
+        assert_eq!(ready, [(id, 5)], "each namespace has a queue of its own");
+    }
+    let able = |namespace: &str| -> Vec<_> {
+        world.ledger.agents_for(&of(namespace).wanted()).map(|agent| agent.id).collect()
+    };
+    assert_eq!((able("ours"), able("theirs")), (vec![ours], vec![]));
+    let waits = |id| world.ledger.why(id).and_then(|why| why.waits).expect("it waits");
+    assert!(waits(mine).contains("could take it: 1"), "{}", waits(mine));
+    let why = waits(foreign);
+    assert!(why.contains("[index] in namespace `theirs`") && why.contains("their own: 1"), "{why}");
+}
+
+#[test]
 fn failures_back_off_and_end_as_a_dead_letter() {
     let mut world = World::new();
     let life = world.with_agent(&[]);
     let retry =
         Retry { attempts_max: 4, backoff_ms: 100, backoff_max_ms: 250, jitter_ppm: 500_000 };
     let id = world.submit(TaskSpec { retry, ..task(&[]) });
-    let none = CapabilitySet::default();
+    let none = task(&[]).wanted();
     for longest_ms in [100, 200, 250] {
         let token = world.assign(id, life);
         let applied = world.apply(fail(id, token, true));
@@ -263,7 +287,7 @@ fn the_first_come_and_the_more_urgent_go_first() {
         ..task(&["x"])
     };
     let later = world.submit(later);
-    let wanted = task(&["x"]).capabilities.into();
+    let wanted = task(&["x"]).wanted();
     let order = |world: &World, now| -> Vec<_> {
         let ready = world.ledger.ready_tasks(&wanted, now, 9);
         ready.into_iter().map(|(id, _priority)| id).collect()

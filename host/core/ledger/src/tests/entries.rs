@@ -1,9 +1,9 @@
 //! Entries and snapshots as bytes: every kind survives, and what is not known or
 //! not whole is refused by name.
 
+use quorate_types::door::AgentFilter;
 use quorate_types::{
-    AgentId, CapabilitySet, Faults, Incarnation, Index, NodeId, PolicyEpoch, Submission, TaskId,
-    Time, Token,
+    AgentId, Faults, Incarnation, Index, NodeId, PolicyEpoch, Submission, TaskId, Time, Token,
 };
 
 use super::fixture::{N1, World, activation, agent, assignment, complete, fail, task};
@@ -130,7 +130,7 @@ fn a_restored_ledger_is_the_same_ledger() {
     assert_eq!(restored.shard.places, world.ledger.shard.places);
     assert_eq!(restored.pending_adoptions(), world.ledger.pending_adoptions());
     assert_eq!(restored.pending_adoptions().len(), 1);
-    let everything = CapabilitySet::default();
+    let everything = AgentFilter::default();
     assert_eq!(restored.agent_views(&everything), world.ledger.agent_views(&everything));
 }
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use quorate_types::door::AgentFilter;
 use quorate_types::{
-    CapabilitySet, Digest, EventKind, Faults, Incarnation, NodeId, PolicyEpoch, Refusal, TaskState,
+    Digest, EventKind, Faults, Incarnation, NodeId, PolicyEpoch, Refusal, TaskState,
 };
 
 use super::fixture::{N1, World, agent, states, task};
@@ -145,12 +146,15 @@ fn agents_are_found_by_all_of_their_capabilities() {
     let both = world.register(agent("a", N1, life, &["rust", "index"]));
     let one = world.register(agent("b", N1, life, &["index"]));
     let find = |world: &World, wanted: &[&str]| -> Vec<_> {
-        let wanted: CapabilitySet = wanted.iter().map(|name| (*name).to_owned()).collect();
-        world.ledger.agent_views(&wanted).into_iter().map(|agent| agent.id).collect()
+        let capabilities = wanted.iter().map(|name| (*name).to_owned()).collect();
+        let filter = AgentFilter { namespace: None, capabilities };
+        world.ledger.agent_views(&filter).into_iter().map(|agent| agent.id).collect()
     };
     assert_eq!(find(&world, &["index"]), [both.0, one.0]);
     assert_eq!(find(&world, &["index", "rust"]), [both.0]);
     assert_eq!(find(&world, &[]), [both.0, one.0]);
+    let elsewhere = AgentFilter { namespace: Some("other".to_owned()), capabilities: Vec::new() };
+    assert_eq!(world.ledger.agent_views(&elsewhere), []);
     assert_eq!(world.ledger.agent_named("default", "b").map(|agent| agent.id), Some(one.0));
     let id = world.submit(task(&["absent"]));
     let waits = world.ledger.why(id).and_then(|why| why.waits).expect("it waits");
