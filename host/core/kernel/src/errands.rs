@@ -242,6 +242,7 @@ impl Kernel {
             })?;
         if let Some(leading) = &mut self.leading {
             leading.renew(now, &lease);
+            leading.started(task, token);
         }
         Ok(lease.term_ms)
     }

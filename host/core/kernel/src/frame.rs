@@ -4,7 +4,9 @@ use bytes::Bytes;
 use quorate_dispatch::Delivery;
 use quorate_types::limits::FRAME_BYTES_MAX;
 use quorate_types::view::CallSpec;
-use quorate_types::{AgentId, CallId, Incarnation, Index, NodeId, Refusal, Reply, Request, cbor};
+use quorate_types::{
+    AgentId, CallId, Incarnation, Index, NodeId, Refusal, Reply, Request, TaskId, Token, cbor,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +54,9 @@ pub(crate) enum Control {
     Answer { id: u64, result: Result<Done, Setback> },
     /// To the leader: these agents of mine live; renew their leases.
     Alive(Vec<(AgentId, Incarnation)>),
+    /// To the leader: agents of mine have started these tasks, which have a start timeout. Told when
+    /// it happens, and with each sign of life again, since a frame may be lost and a leader change.
+    Started(Vec<(TaskId, Token)>),
     /// To the leader: an outside agent of mine waits for this many leases beyond those that were
     /// committed up to an index. Replaces every earlier offer of the agent.
     Offer { agent: AgentId, incarnation: Incarnation, open: u32, as_of: Index },

@@ -28,6 +28,9 @@ const OWN_WITHIN: Duration = Duration::from_secs(30);
 const RECORD_AGAIN: Duration = Duration::from_millis(20);
 /// Leases of agents at home are renewed this often: a tenth of the default term.
 const ALIVE_EVERY: Duration = Duration::from_secs(1);
+/// Starts told in one frame: at about 20 B each it stays below 128 KiB.
+const STARTS_BATCH: usize = 4096;
+
 /// A hosted agent's standing in the log.
 #[derive(Debug, Default)]
 pub(crate) struct Hosted {
@@ -65,6 +68,8 @@ pub(crate) struct Home {
     next_work: u64,
     alive_at: Time,
     pub(crate) offers_at: Time,
+    /// Leases with a start timeout whose agents have begun, still to be told.
+    started: Vec<(TaskId, Token)>,
 }
 
 impl Home {
@@ -84,6 +89,7 @@ impl Home {
             next_work: 0,
             alive_at: Time::ZERO,
             offers_at: Time::ZERO,
+            started: Vec::new(),
         }
     }
 
@@ -288,6 +294,7 @@ impl Kernel {
             TaskWork { agent: at, task, token, begun: now.mono, ends, ended: None, again: None },
         );
         self.home.by_lease.insert((task, token), work);
+        self.note_starts(&[(task, token)]);
         self.home.hosted[at].tasks += 1;
         let order = WorkOrder {
             agent: at,
@@ -361,6 +368,7 @@ impl Kernel {
         self.record_again(now);
         self.answer_polls(now);
         self.tell_alive(now);
+        self.tell_starts(now);
         self.tell_offers(now);
         for at in 0..self.home.hosted.len() {
             self.tell_reading(at);
@@ -410,12 +418,33 @@ impl Kernel {
         if !busy.is_empty() {
             self.tell_leader(now, Control::Alive(busy));
         }
+        let hosted = self.home.by_lease.keys();
+        let outside = self.home.outside.values().flat_map(|agent| &agent.delivered);
+        let held: Vec<_> = hosted.chain(outside).copied().collect();
+        self.note_starts(&held);
+    }
+
+    /// The agents that hold these leases have begun.
+    pub(crate) fn note_starts(&mut self, leases: &[(TaskId, Token)]) {
+        let view = &self.view;
+        let awaited = leases.iter().filter(|(task, _token)| {
+            view.timeouts(*task).is_some_and(|timeouts| timeouts.start_ms.is_some())
+        });
+        self.home.started.extend(awaited);
+    }
+
+    fn tell_starts(&mut self, now: Now) {
+        let started = std::mem::take(&mut self.home.started);
+        for some in started.chunks(STARTS_BATCH) {
+            self.tell_leader(now, Control::Started(some.to_vec()));
+        }
     }
 
     pub(crate) fn tell_leader(&mut self, now: Now, frame: Control) {
         match self.leadership.leader {
             Some(node) if node == self.config.node => match frame {
                 Control::Alive(agents) => self.renew_agents(now, &agents),
+                Control::Started(leases) => self.stop_start_clocks(&leases),
                 Control::Offer { agent, incarnation, open, as_of } => {
                     self.take_offer(now, node, agent, incarnation, open, as_of);
                 }

@@ -276,6 +276,7 @@ impl Kernel {
             }
             Control::Answer { id, result } => self.answer_from_peer(now, from, id, result),
             Control::Alive(agents) => self.renew_agents(now, &agents),
+            Control::Started(leases) => self.stop_start_clocks(&leases),
             Control::Offer { agent, incarnation, open, as_of } => {
                 self.take_offer(now, from, agent, incarnation, open, as_of);
             }

@@ -3,18 +3,21 @@
 //! and takes what the system machine decided into the shard.
 //!
 //! A lease's clock is in the leader's memory: heartbeats never enter the log, only
-//! the verdict that one is overdue does. A new leader gives every live lease one
-//! full term. A clock jump changes nothing, since the clocks here are monotonic.
+//! the verdict that one is overdue does. A task with a start timeout has a second
+//! clock, from its lease to the word that its agent has begun; when it runs out the
+//! attempt counts as lost, not as failed. A new leader gives every live lease its
+//! full times. A clock jump changes nothing, since the clocks here are monotonic.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use quorate_ledger::{NodeDown, Outcome, ShardCommand, SystemCommand};
 use quorate_types::view::LeaseView;
 use quorate_types::{
-    AgentId, EventKind, Incarnation, Index, NodeId, TaskId, TaskState, Time, Token,
+    AgentId, EventKind, Incarnation, Index, NodeId, TaskId, TaskState, Time, Timeouts, Token,
 };
 
+use crate::clocks::Clocks;
 use crate::io::{LogSetback, Now, Ticket};
 use crate::kernel::Kernel;
 use crate::placement::{Placed, Placement};
@@ -35,7 +38,7 @@ enum Proposal {
     Assign(Placed),
     Adopt,
     NodeDown(NodeId),
-    Expire(Vec<(TaskId, Token)>),
+    Expire,
     Sweep,
 }
 
@@ -59,8 +62,10 @@ impl Offer {
 /// A leader's memory.
 #[derive(Debug, Default)]
 pub(crate) struct Leading {
-    clocks: BTreeMap<(TaskId, Token), Time>,
-    by_time: BTreeSet<(Time, TaskId, Token)>,
+    /// Until when each lease lives without a further sign of life.
+    terms: Clocks,
+    /// Until when each task with a start timeout must have been started.
+    starts: Clocks,
     proposals: BTreeMap<Ticket, Proposal>,
     adopting: bool,
     sweeping: bool,
@@ -78,32 +83,27 @@ impl Leading {
         if self.rest.is_some() {
             return self.rest;
         }
-        let lease = self.by_time.first().map(|(time, _task, _token)| *time);
         let burial = self.burying.values().min().copied();
         let ready = self.placement.poll_timeout();
-        [lease, burial, ready].into_iter().flatten().min()
+        [self.terms.first(), self.starts.first(), burial, ready].into_iter().flatten().min()
     }
 
     pub(crate) fn renew(&mut self, now: Now, lease: &LeaseView) {
-        let key = (lease.task, lease.token);
         let until = now.mono + Duration::from_millis(lease.term_ms);
-        if let Some(before) = self.clocks.insert(key, until) {
-            self.by_time.remove(&(before, lease.task, lease.token));
-        }
-        self.by_time.insert((until, lease.task, lease.token));
+        self.terms.set(lease.task, lease.token, until);
     }
 
-    fn stop_clocks(&mut self, task: TaskId) {
-        let from = (task, Token(0));
-        let ended: Vec<_> = self
-            .clocks
-            .range(from..=(task, Token(u64::MAX)))
-            .map(|(key, until)| (*key, *until))
-            .collect();
-        for ((task, token), until) in ended {
-            self.clocks.remove(&(task, token));
-            self.by_time.remove(&(until, task, token));
+    /// A lease was given, or this node has begun to lead while it runs.
+    fn start_clocks(&mut self, now: Now, lease: &LeaseView, timeouts: Option<&Timeouts>) {
+        self.renew(now, lease);
+        if let Some(ms) = timeouts.and_then(|timeouts| timeouts.start_ms) {
+            self.starts.set(lease.task, lease.token, now.mono + Duration::from_millis(ms));
         }
+    }
+
+    /// The agent has spoken under this lease, so it has started.
+    pub(crate) fn started(&mut self, task: TaskId, token: Token) {
+        self.starts.stop(task, token);
     }
 }
 
@@ -112,7 +112,7 @@ impl Kernel {
         tracing::info!(node = %self.config.node, term = %self.leadership.term, "leading");
         let mut leading = Leading::default();
         for lease in self.view.leases() {
-            leading.renew(now, &lease);
+            leading.start_clocks(now, &lease, self.view.timeouts(lease.task));
         }
         self.leading = Some(leading);
         self.registry_stale = true;
@@ -129,10 +129,11 @@ impl Kernel {
         let Some(leading) = &mut self.leading else { return };
         for event in events {
             let EventKind::Task { task, state, agent, .. } = event else { continue };
-            leading.stop_clocks(*task);
+            leading.terms.stop_all(*task);
+            leading.starts.stop_all(*task);
             if *state == TaskState::Leased {
                 if let Some(lease) = self.view.lease(*task) {
-                    leading.renew(now, &lease);
+                    leading.start_clocks(now, &lease, self.view.timeouts(*task));
                 }
                 leading.assigned += 1;
                 if let Some(offer) = agent.and_then(|agent| leading.offers.get_mut(&agent)) {
@@ -151,6 +152,13 @@ impl Kernel {
                     leading.renew(now, &lease);
                 }
             }
+        }
+    }
+
+    pub(crate) fn stop_start_clocks(&mut self, leases: &[(TaskId, Token)]) {
+        let Some(leading) = &mut self.leading else { return };
+        for (task, token) in leases {
+            leading.started(*task, *token);
         }
     }
 
@@ -238,22 +246,18 @@ impl Kernel {
     fn expire(&mut self, now: Now) {
         let Some(leading) = &mut self.leading else { return };
         leading.offers.retain(|_agent, offer| offer.until > now.mono);
-        let mut overdue = Vec::new();
-        while let Some((time, task, token)) = leading.by_time.first().copied() {
-            if time > now.mono || overdue.len() >= EXPIRED_BATCH {
-                break;
-            }
-            // Looked at again if the verdict is not committed meanwhile.
-            let again = now.mono + PROPOSE_AGAIN;
-            leading.by_time.remove(&(time, task, token));
-            leading.by_time.insert((again, task, token));
-            leading.clocks.insert((task, token), again);
-            overdue.push((task, token));
-        }
-        if !overdue.is_empty() {
-            let reason = "no sign of life from its agent for the lease's term".to_owned();
-            let command = ShardCommand::Expire { leases: overdue.clone(), reason };
-            self.propose_as_leader(now, command, Proposal::Expire(overdue));
+        // Looked at again if the verdict is not committed meanwhile.
+        let again = now.mono + PROPOSE_AGAIN;
+        let silent = leading.terms.run_out(now.mono, again, EXPIRED_BATCH);
+        let idle = leading.starts.run_out(now.mono, again, EXPIRED_BATCH);
+        self.take_back(now, silent, "no sign of life from its agent for the lease's term");
+        self.take_back(now, idle, "its agent did not start it within its start timeout");
+    }
+
+    fn take_back(&mut self, now: Now, leases: Vec<(TaskId, Token)>, reason: &str) {
+        if !leases.is_empty() {
+            let command = ShardCommand::Expire { leases, reason: reason.to_owned() };
+            self.propose_as_leader(now, command, Proposal::Expire);
         }
     }
 
@@ -291,7 +295,7 @@ impl Kernel {
             Proposal::NodeDown(node) => {
                 leading.burying.insert(node, now.mono + PROPOSE_AGAIN);
             }
-            Proposal::Expire(_leases) => {}
+            Proposal::Expire => {}
             Proposal::Assign(placed) => {
                 let tokens = match result {
                     Ok((_index, Outcome::Assigned(tokens))) => tokens,

@@ -14,6 +14,7 @@
 //! * `asks`: requests under way, here or at another node.
 //! * `errands`: what each request becomes while this node leads.
 //! * `leading`: what only a leader does: leases, adoptions, the dead.
+//! * `clocks`: which leases run out next.
 //! * `placement`: which agent gets which task.
 //! * `home`: agents that live here; `outside`: workers that wait at this node's door.
 //! * `hosting`: calls that agents of this node are asked to do.
@@ -23,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 mod asks;
+mod clocks;
 mod errands;
 mod frame;
 mod home;

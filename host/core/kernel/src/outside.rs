@@ -1,5 +1,6 @@
 //! Outside workers that wait at this node's door. A long poll is an offer of slots
-//! to the leader; a lease that was committed for the worker answers it.
+//! to the leader; a lease that was committed for the worker answers it, and with
+//! that the worker has started the task.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -110,6 +111,7 @@ impl Kernel {
             self.home.offers_at = Time::ZERO;
         }
         for (ask, given) in answers {
+            self.note_starts(&given);
             let grants = given.iter().filter_map(|(task, _token)| self.view.grant(*task)).collect();
             self.finish(now, ask, Ok(Done::Door(Box::new(Reply::Leases(grants)))));
         }

@@ -253,7 +253,7 @@ impl Kernel {
     }
 
     fn term_of(&self, task: TaskId) -> u64 {
-        let asked = self.view.task(task).and_then(|view| view.spec.timeouts.heartbeat_ms);
+        let asked = self.view.timeouts(task).and_then(|timeouts| timeouts.heartbeat_ms);
         let default = u64::try_from(self.config.lease_term.as_millis()).unwrap_or(u64::MAX);
         asked.unwrap_or(default).max(1)
     }

@@ -9,11 +9,12 @@ use quorate_types::door::Consistency;
 use quorate_types::view::{CallEvent, CallSpec, LeaseGrant};
 use quorate_types::{
     AgentId, AgentSpec, CallId, CapabilitySet, Faults, GroupId, Incarnation, Index, NodeId,
-    Payload, Refusal, Reply, Request, Submission, TaskId, TaskSpec, TaskState, Term, Time, TraceId,
+    Payload, Refusal, Reply, Request, Submission, TaskId, TaskSpec, TaskState, Term, Time,
+    Timeouts, TraceId,
 };
 
 use crate::io::{
-    AskId, Effect, Input, KernelConfig, LocalAgent, MemberInfo, Now, WorkId, WorkOrder,
+    AskId, Effect, Input, KernelConfig, LocalAgent, MemberInfo, Now, Ticket, WorkId, WorkOrder,
 };
 use crate::kernel::Kernel;
 
@@ -30,6 +31,8 @@ struct One {
     next_ask: u64,
     answers: Vec<(AskId, Result<Reply, Refusal>)>,
     told: Vec<Result<CallEvent, Refusal>>,
+    /// While it is there the log takes proposals and commits none.
+    held: Option<Vec<Effect>>,
     work: Vec<(WorkId, WorkOrder)>,
 }
 
@@ -66,6 +69,7 @@ impl One {
             next_ask: 0,
             answers: Vec::new(),
             told: Vec::new(),
+            held: None,
             work: Vec::new(),
         };
         one.lead(true);
@@ -96,14 +100,13 @@ impl One {
     fn carry_out(&mut self) -> Vec<Input> {
         let mut inputs = Vec::new();
         while let Some(effect) = self.kernel.poll_effect() {
+            if let (Some(held), Effect::Propose(..)) = (&mut self.held, &effect) {
+                held.push(effect);
+                continue;
+            }
             match effect {
                 Effect::Propose(ticket, group, entry) => {
-                    self.index += 1;
-                    let index = Index(self.index);
-                    let applied = self.ledger.apply(index, &entry).expect("a known entry");
-                    let view = Arc::new(self.ledger.clone());
-                    inputs.push(Input::Applied { group, index, events: applied.events, view });
-                    inputs.push(Input::Proposed(ticket, Ok((index, applied.outcome))));
+                    inputs.extend(self.commit(ticket, group, &entry));
                 }
                 Effect::Barrier(ticket, _group) => {
                     inputs.push(Input::Barrier(ticket, Ok(Index(self.index))));
@@ -116,6 +119,28 @@ impl One {
             }
         }
         inputs
+    }
+
+    /// The log commits what it held.
+    fn release(&mut self) {
+        for effect in self.held.take().unwrap_or_default() {
+            let Effect::Propose(ticket, group, entry) = effect else { continue };
+            for input in self.commit(ticket, group, &entry) {
+                self.give(input);
+            }
+        }
+    }
+
+    fn commit(&mut self, ticket: Ticket, group: GroupId, entry: &[u8]) -> [Input; 2] {
+        self.index += 1;
+        let index = Index(self.index);
+        let applied = self.ledger.apply(index, entry).expect("a known entry");
+        let view = Arc::new(self.ledger.clone());
+        let outcome = applied.outcome;
+        [
+            Input::Applied { group, index, events: applied.events, view },
+            Input::Proposed(ticket, Ok((index, outcome))),
+        ]
     }
 
     /// Lets time pass, stopping wherever the kernel wants to be asked.
@@ -279,6 +304,59 @@ fn heartbeats_keep_a_lease_alive_without_an_entry_in_the_log() {
     }
     assert_eq!(one.index, before);
     assert_eq!(one.state(task), TaskState::Leased);
+}
+
+/// A task that its agent must start within this many milliseconds.
+fn prompt_task(capability: &str, start_ms: u64) -> TaskSpec {
+    let timeouts = Timeouts { start_ms: Some(start_ms), ..Timeouts::default() };
+    TaskSpec { timeouts, ..task(capability) }
+}
+
+#[test]
+fn a_task_that_is_leased_and_not_started_goes_back_as_a_lost_attempt() {
+    let mut one = One::with_agents(&[]);
+    let worker = one.register("echo");
+    let task = one.submit_spec(prompt_task("echo", 300));
+    one.held = Some(Vec::new());
+    let poll = one.take(worker, 50);
+    one.pass(Duration::from_millis(60));
+    assert!(one.leases(poll).is_empty(), "the worker went away before its lease was committed");
+    one.release();
+    assert_eq!(one.state(task), TaskState::Leased);
+
+    for _ in 0..3 {
+        let Reply::Done = one.reply(Request::Beat(worker.0, worker.1, None)) else {
+            panic!("a heartbeat is taken");
+        };
+        one.pass(Duration::from_millis(120));
+    }
+    assert_eq!(one.state(task), TaskState::Queued, "heartbeats of its agent start nothing");
+    let view = one.ledger.task(task).expect("a record");
+    assert_eq!((view.attempts, view.failures), (1, 0), "the attempt is lost, and no failure");
+    let Reply::Why(why) = one.reply(Request::Why(task)) else { panic!("asked why") };
+    let ended = why.decisions[0].ended.as_deref();
+    assert!(ended.is_some_and(|how| how.contains("did not start it")), "{ended:?}");
+}
+
+#[test]
+fn a_task_that_was_started_in_time_is_left_alone() {
+    let mut one = One::with_agents(&["echo"]);
+    let hosted = one.submit_spec(prompt_task("echo", 100));
+    let worker = one.register("sing");
+    let poll = one.take(worker, 1_000);
+    let taken = one.submit_spec(prompt_task("sing", 100));
+    assert_eq!(one.leases(poll).len(), 1);
+    one.pass(Duration::from_secs(1));
+    let both = [hosted, taken].map(|task| one.state(task));
+    assert_eq!(both, [TaskState::Leased; 2]);
+
+    one.lead(false);
+    one.lead(true);
+    one.pass(Duration::from_secs(1));
+    let both = [hosted, taken].map(|task| one.state(task));
+    assert_eq!(both, [TaskState::Leased; 2], "a new leader is told what has started");
+    let attempts = [hosted, taken].map(|task| one.ledger.task(task).map(|view| view.attempts));
+    assert_eq!(attempts, [Some(1); 2], "and nothing was begun twice");
 }
 
 #[test]

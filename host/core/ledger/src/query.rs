@@ -9,7 +9,7 @@ use quorate_types::task::NAMESPACE_DEFAULT;
 use quorate_types::view::{AgentView, LeaseGrant, LeaseView, PolicyView, TaskPage, TaskView, Why};
 use quorate_types::{
     AgentId, CapabilitySet, Digest, GroupId, Incarnation, NodeId, PolicyEpoch, Refusal, TaskId,
-    TaskState, Time, Wanted,
+    TaskState, Time, Timeouts, Wanted,
 };
 
 use crate::ledger::{Ledger, SLOT_BALANCER};
@@ -27,6 +27,11 @@ impl Ledger {
     /// A task.
     pub fn task(&self, id: TaskId) -> Option<TaskView> {
         self.shard.task(id).map(|task| task.view())
+    }
+
+    /// A task's timeouts.
+    pub fn timeouts(&self, id: TaskId) -> Option<&Timeouts> {
+        self.shard.task(id).map(|task| &task.spec.timeouts)
     }
 
     /// Whether a task of this id once was, and its record is no longer kept.
