@@ -2,18 +2,25 @@
 //! for its guests. Everything that decides is elsewhere; this room only supplies.
 //!
 //! * [`config`]: the node file.
+//! * `admission`: whether this node may vote from its data directory.
 //! * `disk`: the `Disk` seam over files.
 //! * `agents`, `policies`: components as the crank's guests.
+//! * `kept`: what lies in the data directory; `secrets`: keys and tokens.
 //! * [`node`]: start and stop.
 
 #![forbid(unsafe_code)]
 
+mod admission;
 mod agents;
 pub mod config;
 mod disk;
+mod kept;
 pub mod node;
 mod policies;
+mod secrets;
 
+pub use admission::AdmissionError;
 pub use config::{ConfigError, NodeConfig};
 pub use disk::{FileDisk, FileDiskError};
-pub use node::{Node, StartError, builtin_balancers, new_key, peer_id_of, read_token};
+pub use node::{Node, StartError, builtin_balancers};
+pub use secrets::{new_key, peer_id_of, read_token};

@@ -3,26 +3,31 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use openraft_rt_tokio::TokioRuntime;
 use quorate_crank::{BlobExchange, Crank, Handle, Mailbox, Parts, Post};
 use quorate_kernel::{Kernel, KernelConfig, LEASE_TERM, LocalAgent, MemberInfo};
 use quorate_raft::{Raft, RaftOptions};
-use quorate_storage::{Blobs, DataDir, DirectoryId, Identity, Log, LogOptions, Snapshots};
+use quorate_storage::Log;
 use quorate_transport::{PeerAddress, Transport, TransportOptions};
 use quorate_types::{Digest, Door, Faults, GroupId, NodeId, Time};
 use quorate_wasm::{
     AgentHost, AgentLimits, CompileCache, Grants, PolicyHost, PolicyLimits, builtin,
 };
 
+use crate::admission::{AdmissionError, Desk, Porch};
 use crate::agents::{Components, Environment, HostedAgent};
 use crate::config::{AgentSection, NodeConfig};
 use crate::disk::FileDisk;
+use crate::kept::Kept;
 use crate::policies::Policies;
+use crate::secrets::{entropy, read_key};
 
 /// The policy that answers before any is activated; compiled at start.
 const POLICY_FIRST: &str = "peak-ewma";
+/// A log that is closed writes and syncs what it has taken: milliseconds, unless its disk is stuck.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why a node did not start. Each names the failed act and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +48,15 @@ pub enum StartError {
         /// Why.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The node may not vote from its data directory.
+    #[error("cannot vote from the data directory `{}`", dir.display())]
+    Admission {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: AdmissionError,
     },
     /// The transport did not start.
     #[error("cannot take part in the cluster's network")]
@@ -68,6 +82,7 @@ type Door0 = Handle<TokioRuntime, FileDisk, Transport>;
 /// A running node.
 pub struct Node {
     handle: Door0,
+    log: Log<TokioRuntime, FileDisk>,
     transport: Transport,
     /// Keeps the guests' threads.
     _guests: GuestThreads,
@@ -77,16 +92,6 @@ impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Node").field("handle", &self.handle).finish_non_exhaustive()
     }
-}
-
-/// A fresh node key: an ed25519 seed from the system's entropy, as hexadecimal digits.
-pub fn new_key() -> String {
-    Digest(entropy::<32>()).to_string()
-}
-
-/// The peer id of a key as [`new_key`] gives it.
-pub fn peer_id_of(key: &str) -> Option<String> {
-    key.trim().parse::<Digest>().ok().map(|seed| quorate_transport::peer_id_of(&seed.0))
 }
 
 /// The balancers that ship with every node: (name, component).
@@ -101,50 +106,36 @@ impl Node {
     /// Starts the node that this file describes. Must be called on a tokio runtime.
     pub async fn start(config: &NodeConfig, faults: &Faults) -> Result<Self, StartError> {
         let key = read_key(&config.node.key_file)?;
-        let identity = Identity {
-            cluster: config.cluster.id.clone(),
-            node: config.id(),
-            peer: quorate_transport::peer_id_of(&key),
-            directory: DirectoryId(entropy()),
-        };
-        let dir = config.node.data_dir.clone();
-        let refused = |source: Box<dyn std::error::Error + Send + Sync>| StartError::DataDir {
-            dir: dir.clone(),
-            source,
-        };
-        let disk = FileDisk::open(&dir).map_err(|error| refused(error.into()))?;
-        let data_dir = DataDir::open_or_create(&disk, identity)
-            .await
-            .map_err(|error| refused(error.into()))?;
-        let options = LogOptions::new(data_dir.identity().directory);
-        let (log, recovered) = Log::open(disk.clone(), options, faults)
-            .await
-            .map_err(|error| refused(error.into()))?;
-        tracing::info!(torn_bytes = recovered.torn_bytes, "log recovered");
-        let snapshots = Snapshots::open(disk.clone()).await.map_err(|e| refused(e.into()))?;
-        let store = Blobs::open(disk).await.map_err(|error| refused(error.into()))?;
-
+        let dir = &config.node.data_dir;
+        let Kept { directory, directories, log, snapshots, blobs } =
+            Kept::open(config, &key, faults).await?;
         let environment = Environment::default();
         let threads = GuestThreads::start()?;
-        let components = components(config, &dir, environment.clone(), &threads)?;
+        let components = components(config, dir, environment.clone(), &threads)?;
         let kernel_config = kernel_config(config, &components);
 
         let mailbox = Mailbox::default();
         let post = Post::new(mailbox.clone());
-        let transport = Transport::start(transport_options(config, key), post.clone())
+        let desk = Desk::new(directories);
+        let porch = Porch { desk: desk.clone(), inside: post.clone() };
+        let transport = Transport::start(transport_options(config, key), porch)
             .map_err(StartError::Transport)?;
-        let mut options = RaftOptions::new(
-            config.id(),
-            GroupId::SYSTEM,
-            config.members.iter().map(|member| NodeId(member.id)).collect::<BTreeSet<_>>(),
-        );
+        desk.open(transport.clone());
+        let voters: BTreeSet<NodeId> =
+            config.members.iter().map(|member| NodeId(member.id)).collect();
+        let admitted = desk.admit(config.id(), directory, &voters).await;
+        if let Err(source) = admitted {
+            transport.shutdown().await;
+            return Err(StartError::Admission { dir: dir.clone(), source });
+        }
+        let mut options = RaftOptions::new(config.id(), GroupId::SYSTEM, voters);
         options.profile = config.raft.profile.into();
         options.faults = faults.clone();
         let observer = Arc::new(mailbox.clone());
-        let raft = Raft::start(options, log, snapshots, transport.clone(), observer)
+        let raft = Raft::start(options, log.clone(), snapshots, transport.clone(), observer)
             .await
             .map_err(StartError::Raft)?;
-        let blobs = BlobExchange::new(config.id(), config.members.len(), store, transport.clone());
+        let blobs = BlobExchange::new(config.id(), config.members.len(), blobs, transport.clone());
         post.open(raft.clone(), blobs.clone());
         let policies = components.policies.clone();
         let parts = Parts {
@@ -157,7 +148,7 @@ impl Node {
         };
         let handle = Crank::start(parts, |now| Kernel::new(kernel_config, Box::new(policies), now));
         environment.open(Arc::new(handle.clone()));
-        Ok(Self { handle, transport, _guests: threads })
+        Ok(Self { handle, log, transport, _guests: threads })
     }
 
     /// The node as its doors see it.
@@ -170,9 +161,15 @@ impl Node {
         self.handle.failure()
     }
 
-    /// Stops in order.
+    /// Stops in order: whoever waits is told, leadership is handed over, the log is closed, and
+    /// only then do peers lose this node.
     pub async fn stop(self) {
         self.handle.stop().await;
+        match tokio::time::timeout(CLOSE_WITHIN, self.log.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the log was not closed in order"),
+            Err(_elapsed) => tracing::error!("the log did not close in time"),
+        }
         self.transport.shutdown().await;
     }
 }
@@ -209,54 +206,6 @@ impl Drop for GuestThreads {
 fn wall_clock() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Time(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
-}
-
-fn entropy<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    if let Err(error) = getrandom::fill(&mut bytes) {
-        // Without entropy there is no key and no identity; nothing sensible can go on.
-        panic!("the system gives no entropy: {error}");
-    }
-    bytes
-}
-
-fn read_key(file: &Path) -> Result<[u8; 32], StartError> {
-    let bad = |reason: String| StartError::File { file: file.to_owned(), reason };
-    refuse_open_file(file)?;
-    let text = std::fs::read_to_string(file).map_err(|error| bad(error.to_string()))?;
-    let seed: Digest = text
-        .trim()
-        .parse()
-        .map_err(|_bad| bad("a node key is 64 hexadecimal digits".to_owned()))?;
-    Ok(seed.0)
-}
-
-/// Refuses a secret that others can read.
-fn refuse_open_file(file: &Path) -> Result<(), StartError> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let bad = |reason: String| StartError::File { file: file.to_owned(), reason };
-    let mode =
-        std::fs::metadata(file).map_err(|error| bad(error.to_string()))?.permissions().mode();
-    if mode & 0o077 == 0 {
-        return Ok(());
-    }
-    Err(bad(format!(
-        "its mode is {:o}, so others can read it; type `chmod 600 {}`",
-        mode & 0o777,
-        file.display()
-    )))
-}
-
-/// Reads a bearer token from a file that only its owner can read.
-pub fn read_token(file: &Path) -> Result<String, StartError> {
-    let bad = |reason: String| StartError::File { file: file.to_owned(), reason };
-    refuse_open_file(file)?;
-    let token = std::fs::read_to_string(file).map_err(|error| bad(error.to_string()))?;
-    let token = token.trim().to_owned();
-    if token.len() < 16 {
-        return Err(bad("a token has at least 16 characters".to_owned()));
-    }
-    Ok(token)
 }
 
 fn transport_options(config: &NodeConfig, key: [u8; 32]) -> TransportOptions {

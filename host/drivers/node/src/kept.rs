@@ -1,0 +1,65 @@
+//! What a node keeps in its data directory, opened: everything that can be refused
+//! about a directory is refused here, before the node speaks to anyone.
+
+use openraft_rt_tokio::TokioRuntime;
+use quorate_storage::{
+    Blobs, DataDir, Directories, DirectoryId, Identity, Log, LogOptions, Snapshots,
+};
+use quorate_types::Faults;
+
+use crate::config::NodeConfig;
+use crate::disk::FileDisk;
+use crate::node::StartError;
+use crate::secrets::entropy;
+
+/// The rooms of a data directory.
+pub(crate) struct Kept {
+    /// The directory's own id.
+    pub(crate) directory: DirectoryId,
+    /// Which directories the others vote from.
+    pub(crate) directories: Directories<FileDisk>,
+    pub(crate) log: Log<TokioRuntime, FileDisk>,
+    pub(crate) snapshots: Snapshots<FileDisk>,
+    pub(crate) blobs: Blobs<FileDisk>,
+}
+
+impl Kept {
+    /// Opens this node's directory, or makes it.
+    pub(crate) async fn open(
+        config: &NodeConfig,
+        key: &[u8; 32],
+        faults: &Faults,
+    ) -> Result<Self, StartError> {
+        let identity = Identity {
+            cluster: config.cluster.id.clone(),
+            node: config.id(),
+            peer: quorate_transport::peer_id_of(key),
+            directory: DirectoryId(entropy()),
+        };
+        Self::open_as(config, identity, faults)
+            .await
+            .map_err(|source| StartError::DataDir { dir: config.node.data_dir.clone(), source })
+    }
+
+    async fn open_as(
+        config: &NodeConfig,
+        identity: Identity,
+        faults: &Faults,
+    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let disk = FileDisk::open(&config.node.data_dir)?;
+        let data_dir = DataDir::open_or_create(&disk, identity).await?;
+        let directory = data_dir.identity().directory;
+        let directories = Directories::open(disk.clone()).await?;
+        let (log, recovered) = Log::open(disk.clone(), LogOptions::new(directory), faults).await?;
+        tracing::info!(
+            %directory,
+            created = data_dir.created(),
+            closed_in_order = recovered.sealed,
+            torn_bytes = recovered.torn_bytes,
+            "data directory opened"
+        );
+        let snapshots = Snapshots::open(disk.clone()).await?;
+        let blobs = Blobs::open(disk).await?;
+        Ok(Self { directory, directories, log, snapshots, blobs })
+    }
+}
