@@ -59,6 +59,7 @@ fn a_killed_leader_and_a_swapped_policy_lose_nothing() {
     assert_eq!(number(&summary, "completed"), u64::from(FILES));
     assert_eq!(number(&summary, "leader_kills"), 1);
     assert_eq!(number(&summary, "policy_swaps"), 1);
+    assert!(number(&summary, "requeued") > 0, "{summary}");
     assert!(number(&summary, "leases_at_kill") >= 10, "{summary}");
     assert!(number(&summary, "calls_at_kill") >= 32, "{summary}");
     assert!(number(&summary, "calls_at_swap") >= 32, "{summary}");

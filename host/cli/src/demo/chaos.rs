@@ -5,22 +5,25 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use quorate_client::PolicySource;
 use quorate_types::NodeId;
-use quorate_types::door::Consistency;
 use tokio::sync::Mutex;
 
+use super::feed::{self, Stored};
 use super::stage::Stage;
 use crate::local::LocalCluster;
 
 /// The kill waits until the leader's agents hold so many leases.
-const LEASES_AT_KILL: u64 = 10;
+const LEASES_AT_KILL: usize = 10;
 /// Kill and swap wait until so many calls are in flight.
 const CALLS_IN_FLIGHT: u64 = 32;
 /// Between two looks at the cluster while waiting for the right moment.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// A moment that has not come by then does not come.
 const MOMENT_WITHIN: Duration = Duration::from_secs(60);
+/// Who leads is asked again after so long.
+const LEADER_KNOWN_FOR: Duration = Duration::from_millis(500);
 /// The killed node stays away for so long.
 const DEAD_FOR: Duration = Duration::from_secs(2);
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -35,19 +38,27 @@ pub(crate) struct Done {
     pub(crate) calls_at_swap: u64,
 }
 
-/// Kills the leader when a quarter is done, swaps the policy when half is; the killed node comes
-/// back meanwhile.
+/// Kills the leader after a quarter of the work and swaps the policy after half; the killed node
+/// comes back meanwhile. The feed goes on only as far as leaves work for what is still to come.
 pub(crate) async fn direct(
     stage: Arc<Stage>,
     cluster: Arc<Mutex<LocalCluster>>,
-    total: usize,
+    files: Vec<Bytes>,
 ) -> anyhow::Result<Done> {
     let mut done = Done::default();
-    stage.wait_heard(total / 4).await?;
-    let killed = kill_leader(&stage, &cluster, &mut done).await?;
+    let total = files.len();
+    stage.open_gate(total / 4);
+    // The last file is not fed: its submission measures the failover.
+    let last = files.last().cloned().unwrap_or_default();
+    let probe = feed::upload(&stage, u32::try_from(total - 1)?, last).await?;
+    stage.wait_heard(total / 5).await?;
+    enough_calls(&stage).await?;
+    stage.open_gate(total - total / 8);
+    let killed = kill_leader(&stage, &cluster, probe, &mut done).await?;
     let returning = tokio::spawn(bring_back(Arc::clone(&stage), cluster, killed));
     stage.wait_heard(total / 2).await?;
     swap(&stage, &mut done).await?;
+    stage.open_gate(total);
     returning.await??;
     Ok(done)
 }
@@ -55,32 +66,40 @@ pub(crate) async fn direct(
 async fn kill_leader(
     stage: &Stage,
     cluster: &Mutex<LocalCluster>,
+    probe: Stored,
     done: &mut Done,
 ) -> anyhow::Result<NodeId> {
     stage.note("waiting for the moment to kill the leader");
     let moment = async {
         loop {
-            let calls = stage.tally.in_flight.load(Ordering::Relaxed);
-            if calls >= CALLS_IN_FLIGHT
-                && let Ok(Some(leader)) = leader(stage).await
-                && let Ok(leases) = leases_of(stage, leader).await
-                && leases >= LEASES_AT_KILL
-            {
-                return (leader, leases);
+            let leader = leader(stage).await.ok().flatten();
+            let Some(leader) = leader else {
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
+            };
+            let ripe = |stage: &Stage| {
+                stage.tally.in_flight.load(Ordering::Relaxed) >= CALLS_IN_FLIGHT
+                    && stage.record().leases_on(leader) >= LEASES_AT_KILL
+            };
+            // The leader is asked for again now and then: it may be another meanwhile.
+            match tokio::time::timeout(LEADER_KNOWN_FOR, stage.until(ripe)).await {
+                Ok(ripe) => return ripe.map(|()| leader),
+                Err(_elapsed) => {}
             }
-            tokio::time::sleep(LOOK_EVERY).await;
         }
     };
-    let (leader, leases) = tokio::time::timeout(MOMENT_WITHIN, moment)
+    // Taken before the moment, which does not last.
+    let mut cluster = cluster.lock().await;
+    let leader = tokio::time::timeout(MOMENT_WITHIN, moment)
         .await
-        .context("the leader never held enough leases with enough calls in flight")?;
-    let at = usize::try_from(leader.0.saturating_sub(1))?;
+        .context("the leader never held enough leases with enough calls in flight")??;
+    done.leases_at_kill = u64::try_from(stage.record().leases_on(leader))?;
     done.calls_at_kill = stage.tally.in_flight.load(Ordering::Relaxed);
-    let killed = cluster.lock().await.kill_node(at)?;
-    stage.record().killed = Some(killed);
+    let killed = cluster.kill_node(usize::try_from(leader.0.saturating_sub(1))?)?;
     done.leader_kills = 1;
-    done.leases_at_kill = leases;
-    stage.note(format!("killed {leader}, the leader, holding {leases} leases"));
+    stage.note(format!("killed {leader}, the leader, holding {} leases", done.leases_at_kill));
+    feed::submit_stored(stage, &[probe]).await?;
+    stage.record().failover = Some(killed.elapsed());
     Ok(leader)
 }
 
@@ -107,19 +126,18 @@ pub(crate) async fn leader(stage: &Stage) -> anyhow::Result<Option<NodeId>> {
     Ok(leaders.iter().copied().max_by_key(votes).filter(|node| votes(node) * 2 > leaders.len()))
 }
 
-async fn leases_of(stage: &Stage, node: NodeId) -> anyhow::Result<u64> {
-    let agents = stage.client.agents(&[], Consistency::Stale).await?;
-    let held = agents.iter().filter(|agent| agent.spec.node == node).map(|agent| agent.leases);
-    Ok(held.map(u64::from).sum())
-}
-
-async fn swap(stage: &Stage, done: &mut Done) -> anyhow::Result<()> {
-    let moment = async {
+/// Waits until enough calls are in flight.
+async fn enough_calls(stage: &Stage) -> anyhow::Result<()> {
+    let enough = async {
         while stage.tally.in_flight.load(Ordering::Relaxed) < CALLS_IN_FLIGHT {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };
-    tokio::time::timeout(MOMENT_WITHIN, moment).await.context("too few calls were in flight")?;
+    tokio::time::timeout(MOMENT_WITHIN, enough).await.context("too few calls were in flight")
+}
+
+async fn swap(stage: &Stage, done: &mut Done) -> anyhow::Result<()> {
+    enough_calls(stage).await?;
     done.calls_at_swap = stage.tally.in_flight.load(Ordering::Relaxed);
     let policy = apply(stage, "load-aware").await?;
     done.policy_swaps = 1;

@@ -7,6 +7,8 @@ use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use quorate_types::rng::Rng;
 
+/// Fewer are done before a leader can be killed and a policy swapped amid them.
+pub(crate) const FILES_MIN: usize = 300;
 /// At most so many files.
 pub(crate) const FILES_MAX: usize = 4_000;
 /// At most so many bytes.
@@ -58,6 +60,13 @@ impl Corpus {
             !files.is_empty(),
             "the corpus {} has no files; name a folder that has with --corpus DIR",
             root.display()
+        );
+        ensure!(
+            files.len() >= FILES_MIN,
+            "the corpus {} has {} files, and {FILES_MIN} are needed for work to be under way when \
+             the leader is killed and the policy swapped; name a larger folder with --corpus DIR",
+            root.display(),
+            files.len()
         );
         Ok(Self { files, root })
     }
@@ -120,6 +129,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let said = Corpus::read(Some(dir.path()), 1).expect_err("empty").to_string();
         assert!(said.contains("has no files"), "{said}");
+        fs::write(dir.path().join("only.rs"), "one").expect("writable");
+        let said = Corpus::read(Some(dir.path()), 1).expect_err("small").to_string();
+        assert!(said.contains("has 1 files, and 300 are needed"), "{said}");
         let missing = dir.path().join("missing");
         let said = Corpus::read(Some(&missing), 1).expect_err("missing").to_string();
         assert!(said.contains("is not a folder"), "{said}");
@@ -128,7 +140,7 @@ mod tests {
     #[test]
     fn a_seed_draws_one_sample() {
         let dir = tempfile::tempdir().expect("a folder");
-        for name in 0..50 {
+        for name in 0..FILES_MIN {
             fs::write(dir.path().join(name.to_string()), name.to_string()).expect("writable");
         }
         let read = |seed| Corpus::read(Some(dir.path()), seed).expect("readable").files;

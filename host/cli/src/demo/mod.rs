@@ -12,6 +12,7 @@ mod feed;
 mod oracle;
 mod record;
 mod stage;
+mod stages;
 mod summary;
 mod view;
 
@@ -25,12 +26,13 @@ use code_index_format::Shard;
 use quorate_client::{Client, ClientOptions};
 use quorate_types::door::Consistency;
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 
 use self::callers::Questions;
 use self::chaos::Done;
 use self::corpus::Corpus;
 use self::record::applied_twice;
-use self::stage::Stage;
+use self::stage::{STALLED_AFTER, Stage};
 use self::summary::Summary;
 use crate::args::{Chaos, DemoArgs};
 use crate::exit::{Exit, ended};
@@ -44,8 +46,6 @@ const QUERIES: usize = 1_000;
 const SHARDS: u32 = 8;
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const STOP_WITHIN: Duration = Duration::from_secs(10);
-/// When no task ends for so long, what is open is lost. Twice a lease's term.
-const STALLED_AFTER: Duration = Duration::from_secs(20);
 /// One request of the demo's client, the failover included.
 const ASK_WITHIN: Duration = Duration::from_secs(30);
 /// Agents of each kind on a node, and their slots.
@@ -115,6 +115,8 @@ async fn wait_for_agents(stage: &Stage, wanted: usize) -> anyhow::Result<()> {
         loop {
             let agents = stage.client.agents(&[], Consistency::Linearizable).await?;
             if agents.len() >= wanted {
+                let mut record = stage.record();
+                agents.iter().for_each(|agent| record.lives(agent.id, agent.spec.node));
                 return anyhow::Ok(());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -132,21 +134,23 @@ async fn act(
     let begun = Instant::now();
     let total = corpus.files.len();
     let shown = tokio::spawn(view::show(Arc::clone(stage), total, args.headless));
-    let listening = tokio::spawn(Arc::clone(stage).listen());
+    // Connected before anything is submitted, so that nothing is missed.
+    let events = stage.client.events(None).await?;
+    let listening = tokio::spawn(Arc::clone(stage).listen(events));
     stage.note(chaos::apply(stage, "round-robin").await?);
-    let feeding = tokio::spawn(feed::feed(Arc::clone(stage), corpus.files.clone()));
+    let (mut files, all) = (corpus.files.clone(), corpus.files.clone());
+    files.pop();
+    let feeding = tokio::spawn(feed::feed(Arc::clone(stage), files));
     let directing = match args.chaos {
-        Chaos::Kill => tokio::spawn(chaos::direct(Arc::clone(stage), Arc::clone(cluster), total)),
+        Chaos::Kill => tokio::spawn(chaos::direct(Arc::clone(stage), Arc::clone(cluster), all)),
     };
     let warm = Arc::new(callers::warm(stage, &corpus.files, args.seed).await?);
     let stop = Arc::new(AtomicBool::new(false));
     let calling = tokio::spawn(callers::keep_calling(Arc::clone(stage), warm, Arc::clone(&stop)));
 
-    feeding.await??;
-    let directed = tokio::time::timeout(STALLED_AFTER * 3, directing)
-        .await
-        .context("kill and swap were not through when the work was")???;
+    let (directed, ()) = tokio::try_join!(ended_well(directing), ended_well(feeding))?;
     wait_done(stage, &listening).await?;
+    let worked = begun.elapsed();
     stop.store(true, Ordering::Relaxed);
     calling.await??;
     listening.abort();
@@ -154,13 +158,17 @@ async fn act(
     stage.note("comparing");
     let outcome = compare(args, stage, corpus).await?;
     shown.abort();
-    Ok(summarise(args, stage, corpus, directed, &outcome, begun.elapsed()))
+    Ok(summarise(args, stage, corpus, directed, &outcome, [worked, begun.elapsed()]))
+}
+
+async fn ended_well<T>(task: JoinHandle<anyhow::Result<T>>) -> anyhow::Result<T> {
+    task.await?
 }
 
 /// Waits until every acknowledged task has ended, or nothing ends any more.
 async fn wait_done(
     stage: &Stage,
-    listening: &tokio::task::JoinHandle<anyhow::Result<()>>,
+    listening: &JoinHandle<anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     let mut completions = stage.completions();
     loop {
@@ -223,12 +231,11 @@ fn summarise(
     corpus: &Corpus,
     done: Done,
     outcome: &Outcome,
-    wall: Duration,
+    [worked, wall]: [Duration; 2],
 ) -> Summary {
     let record = stage.record();
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    let failover = record.killed.zip(record.first_ack_after_kill);
     let wrong = read(&stage.tally.wrong);
     Summary {
         submitted: count(record.submitted()),
@@ -241,8 +248,11 @@ fn summarise(
         queries_compared: read(&stage.tally.compared),
         mismatches: wrong + u64::from(outcome.index_differs) + record.stale_decisions,
         decisions_per_policy_version: record.decisions_by_name(),
-        failover_time: failover.map(|(killed, acked)| (acked - killed).as_secs_f64()),
+        failover_time: record.failover.map(|span| span.as_secs_f64()),
         wall_time: wall.as_secs_f64(),
+        tasks_per_second: f64::from(u32::try_from(record.completed()).unwrap_or(u32::MAX))
+            / worked.as_secs_f64(),
+        stages: record.stages.shares(),
         leader_kills: done.leader_kills,
         leases_at_kill: done.leases_at_kill,
         calls_at_kill: done.calls_at_kill,

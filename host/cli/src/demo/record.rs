@@ -3,10 +3,12 @@
 //! applied twice is found here, never by the cluster's own counters.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quorate_types::{EventKind, Payload, PolicyEpoch, TaskId, TaskState};
+use quorate_types::{AgentId, EventKind, NodeId, Payload, PolicyEpoch, TaskId, TaskState};
+
+use super::stages::{Stages, Submission};
 
 /// What is known so far.
 #[derive(Debug, Default)]
@@ -17,6 +19,9 @@ pub(crate) struct Record {
     completions: Vec<(TaskId, Payload)>,
     completed: BTreeSet<TaskId>,
     dead: BTreeSet<TaskId>,
+    /// Who holds a lease now, and where agents live.
+    leased: BTreeMap<TaskId, AgentId>,
+    homes: BTreeMap<AgentId, NodeId>,
     /// Leases taken back and given anew.
     pub(crate) requeued: u64,
     /// Assignments by policy epoch.
@@ -26,42 +31,59 @@ pub(crate) struct Record {
     pub(crate) policies: BTreeMap<PolicyEpoch, String>,
     /// Assignments that carried an older epoch than the one adopted before them.
     pub(crate) stale_decisions: u64,
-    /// The first acknowledgement of a request begun after the kill.
-    pub(crate) first_ack_after_kill: Option<Instant>,
-    pub(crate) killed: Option<Instant>,
+    /// From the kill to the acknowledgement of a submission that began right after it.
+    pub(crate) failover: Option<Duration>,
+    pub(crate) stages: Stages,
 }
 
 impl Record {
-    /// The cluster acknowledged the task of this file, in answer to a request begun at `begun`.
-    pub(crate) fn ack(&mut self, task: TaskId, file: u32, begun: Instant) {
+    /// The cluster acknowledged the task of this file.
+    pub(crate) fn ack(&mut self, task: TaskId, file: u32, submission: Submission) {
         self.acked.insert(task, file);
-        if self.first_ack_after_kill.is_none() && self.killed.is_some_and(|killed| begun > killed) {
-            self.first_ack_after_kill = Some(Instant::now());
-        }
+        self.stages.submitted(task, submission);
+    }
+
+    /// An agent lives on this node.
+    pub(crate) fn lives(&mut self, agent: AgentId, node: NodeId) {
+        self.homes.insert(agent, node);
+    }
+
+    /// Leases that agents of this node hold, by the last event heard.
+    pub(crate) fn leases_on(&self, node: NodeId) -> usize {
+        self.leased.values().filter(|agent| self.homes.get(agent) == Some(&node)).count()
     }
 
     /// The log says something.
     pub(crate) fn hear(&mut self, event: &EventKind) {
         match event {
-            EventKind::Task { task, state, attempt, policy_epoch, result, .. } => match state {
-                TaskState::Leased => self.decided(policy_epoch.unwrap_or_default()),
-                TaskState::Completed => {
-                    self.completed.insert(*task);
-                    self.completions.push((*task, result.clone().unwrap_or_default()));
+            EventKind::Task { task, state, agent, attempt, policy_epoch, result, .. } => {
+                self.leased.remove(task);
+                match state {
+                    TaskState::Leased => {
+                        self.leased.extend(agent.map(|agent| (*task, agent)));
+                        self.stages.leased(*task, Instant::now());
+                        self.decided(policy_epoch.unwrap_or_default());
+                    }
+                    TaskState::Completed => {
+                        self.completed.insert(*task);
+                        self.stages.ended(*task, Instant::now());
+                        self.completions.push((*task, result.clone().unwrap_or_default()));
+                    }
+                    TaskState::Queued if *attempt > 0 => self.requeued += 1,
+                    TaskState::DeadLetter | TaskState::Cancelled => {
+                        self.dead.insert(*task);
+                    }
+                    TaskState::Queued | TaskState::Retrying => {}
                 }
-                TaskState::Queued if *attempt > 0 => self.requeued += 1,
-                TaskState::DeadLetter | TaskState::Cancelled => {
-                    self.dead.insert(*task);
-                }
-                TaskState::Queued | TaskState::Retrying => {}
-            },
+            }
             EventKind::Policy { name, epoch, step, .. } => {
                 self.policies.insert(*epoch, name.clone());
                 if step == "adopted" {
                     self.adopted = self.adopted.max(*epoch);
                 }
             }
-            EventKind::AgentUp { .. } | EventKind::AgentDown { .. } => {}
+            EventKind::AgentUp { agent, node, .. } => self.lives(*agent, *node),
+            EventKind::AgentDown { .. } => {}
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use code_index_format::Query;
-use quorate_client::{CallRequest, Client};
+use quorate_client::{CallRequest, Client, EventStream};
 use quorate_types::{Digest, Payload, TaskId};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -17,6 +17,8 @@ use super::record::Record;
 
 /// A call has this long, the failover of its node included.
 const CALL_WITHIN: Duration = Duration::from_secs(30);
+/// When no task ends for so long, what is open is lost. Twice a lease's term.
+pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(20);
 /// Results fetched at once.
 const FETCHED_AT_ONCE: usize = 16;
 
@@ -42,6 +44,10 @@ pub(crate) struct Stage {
     record: Mutex<Record>,
     /// Completions heard of.
     heard: watch::Sender<usize>,
+    /// Events heard of.
+    stirred: watch::Sender<u64>,
+    /// How far the feed may go, as a number of files.
+    gate: watch::Sender<usize>,
     note: Mutex<String>,
 }
 
@@ -52,6 +58,8 @@ impl Stage {
             tally: Tally::default(),
             record: Mutex::default(),
             heard: watch::Sender::new(0),
+            stirred: watch::Sender::new(0),
+            gate: watch::Sender::new(0),
             note: Mutex::default(),
         })
     }
@@ -76,11 +84,19 @@ impl Stage {
         self.heard.subscribe()
     }
 
+    /// Lets the feed go on to this number of files.
+    pub(crate) fn open_gate(&self, files: usize) {
+        self.gate.send_replace(files);
+    }
+
+    /// Waits until the feed may submit so many files.
+    pub(crate) async fn pass_gate(&self, files: usize) -> anyhow::Result<()> {
+        self.gate.subscribe().wait_for(|open| *open >= files).await?;
+        Ok(())
+    }
+
     /// Writes down what the log says, until the stream ends.
-    pub(crate) async fn listen(self: Arc<Self>) -> anyhow::Result<()> {
-        // Connected before anything is submitted, so that nothing is missed.
-        let mut events = self.client.events(None).await?;
-        self.note("listening");
+    pub(crate) async fn listen(self: Arc<Self>, mut events: EventStream) -> anyhow::Result<()> {
         while let Some(seen) = events.next().await {
             let seen = seen.context("the event stream broke")?;
             let heard = {
@@ -89,13 +105,31 @@ impl Stage {
                 record.heard()
             };
             self.heard.send_if_modified(|last| std::mem::replace(last, heard) != heard);
+            self.stirred.send_modify(|count| *count += 1);
+        }
+        Ok(())
+    }
+
+    /// Waits until this holds; looked at after each event.
+    pub(crate) async fn until(&self, holds: impl Fn(&Self) -> bool) -> anyhow::Result<()> {
+        let mut stirred = self.stirred.subscribe();
+        while !holds(self) {
+            stirred.changed().await?;
         }
         Ok(())
     }
 
     /// Waits until so many completions were heard of.
     pub(crate) async fn wait_heard(&self, wanted: usize) -> anyhow::Result<()> {
-        self.completions().wait_for(|heard| *heard >= wanted).await?;
+        let mut completions = self.completions();
+        while *completions.borrow_and_update() < wanted {
+            tokio::time::timeout(STALLED_AFTER, completions.changed()).await.with_context(
+                || {
+                    let span = STALLED_AFTER.as_secs();
+                    format!("no task ended for {span} s while more were expected to")
+                },
+            )??;
+        }
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::stages::Shares;
 use crate::output::Table;
 
 /// What was asked of the cluster and what became of it. Times are seconds.
@@ -30,10 +31,14 @@ pub(crate) struct Summary {
     pub(crate) mismatches: u64,
     /// Assignments by policy and epoch.
     pub(crate) decisions_per_policy_version: BTreeMap<String, u64>,
-    /// From the kill of the leader to the next acknowledged submission.
+    /// From the kill of the leader to the acknowledgement of a submission begun right after it.
     pub(crate) failover_time: Option<f64>,
     /// From the first upload to the last answer.
     pub(crate) wall_time: f64,
+    /// Completed tasks a second, from the first upload to the last completion, kill included.
+    pub(crate) tasks_per_second: f64,
+    /// Where a task's time goes.
+    pub(crate) stages: Option<Shares>,
     /// Leaders killed.
     pub(crate) leader_kills: u64,
     /// Leases that the leader's agents held when it was killed.
@@ -78,6 +83,7 @@ impl Summary {
         let failover =
             self.failover_time.map_or("-".to_owned(), |s| format!("{:.0} ms", s * 1000.0));
         table.field("failover time", failover);
+        table.field("tasks per second", format!("{:.0}", self.tasks_per_second));
         table.field("wall time", format!("{:.1} s", self.wall_time));
         table
     }
