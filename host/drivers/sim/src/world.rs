@@ -8,7 +8,7 @@ use openraft_rt::Instant as _;
 use openraft_rt_sim::{SimInstant, SimRuntime};
 use quorate_ledger::Ledger;
 use quorate_storage::Log;
-use quorate_types::{EventKind, GroupId, Index, NodeId, Term, Time};
+use quorate_types::{Digest, EventKind, GroupId, Index, NodeId, Term, Time};
 
 use crate::checkers::Judges;
 use crate::disk::SimDisk;
@@ -111,11 +111,12 @@ impl World {
     }
 
     pub(crate) fn applied(&self, node: NodeId, index: Index, events: &[EventKind], view: &Ledger) {
+        let digest = view.digest();
         let mut state = locked(&self.0);
-        state.trace.note(elapsed(), node.0, "applied", (index.0, tell_apart(view)));
+        state.trace.note(elapsed(), node.0, "applied", (index.0, tell_apart(&digest)));
         let state = &mut *state;
         let verdicts = [
-            state.judges.states.see(node, view),
+            state.judges.states.see(node, view.index(), digest),
             state.judges.tasks.see(index, events),
             state.logs.get(&node).map_or(Ok(()), |log| {
                 state.judges.entries.see(node, log)?;
@@ -128,10 +129,11 @@ impl World {
     }
 
     pub(crate) fn restored(&self, node: NodeId, index: Index, view: &Ledger) {
+        let digest = view.digest();
         let mut state = locked(&self.0);
-        state.trace.note(elapsed(), node.0, "restored", (index.0, tell_apart(view)));
+        state.trace.note(elapsed(), node.0, "restored", (index.0, tell_apart(&digest)));
         state.judges.committed.restored(node, index);
-        let verdict = state.judges.states.see(node, view);
+        let verdict = state.judges.states.see(node, view.index(), digest);
         state.judge(verdict);
     }
 
@@ -221,8 +223,7 @@ impl State {
 }
 
 /// Eight bytes of a state's digest.
-fn tell_apart(view: &Ledger) -> u64 {
-    let digest = view.digest();
+fn tell_apart(digest: &Digest) -> u64 {
     digest.0.iter().take(8).fold(0, |word, byte| (word << 8) | u64::from(*byte))
 }
 

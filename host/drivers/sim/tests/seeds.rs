@@ -1,30 +1,60 @@
 //! Seeds by the hundred: nothing acknowledged is lost, and planted bugs are found.
+//!
+//! The tests take turns: each that runs many seeds uses every core there is.
 
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use quorate_sim::{Budget, Plan, Summary, run_many, run_seed};
 use quorate_types::Faults;
 
-/// What the machine gives this test.
-const WALL: Duration = Duration::from_secs(60);
-const BUDGET: Budget = Budget { wall: Some(WALL), threads: 2 };
+/// Threads of a batch: the cores that a test run is given.
+const THREADS: usize = 2;
+/// What the main test must reach, whatever the machine.
+const SEEDS_MIN: u64 = 1_000;
+const SIMULATED_MIN: Duration = Duration::from_secs(20 * 3_600);
+const FAULTS_MIN: u64 = 5_000;
+/// Having reached it, the main test goes on for as long as this: more seeds are more worth.
+const WALL: Duration = Duration::from_secs(210);
+/// A machine that has not reached it within this span is too slow to mean anything.
+const WALL_MAX: Duration = Duration::from_secs(480);
+
+/// Held by each test, so that they run one after another.
+fn turn() -> MutexGuard<'static, ()> {
+    static CORES: Mutex<()> = Mutex::new(());
+    CORES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_enough(summary: &Summary) -> bool {
+    summary.seeds >= SEEDS_MIN && summary.simulated >= SIMULATED_MIN && summary.faults >= FAULTS_MIN
+}
 
 #[test]
 fn no_seed_breaks_a_promise() {
-    let summary =
-        run_many(1..u64::MAX, &Plan::default(), BUDGET, |summary| !summary.failed.is_empty());
-    println!("{summary}");
+    let _turn = turn();
+    let begun = Instant::now();
+    let budget = Budget { wall: Some(WALL_MAX), threads: THREADS };
+    let summary = run_many(1..u64::MAX, &Plan::default(), budget, |summary| {
+        !summary.failed.is_empty() || is_enough(summary) && begun.elapsed() >= WALL
+    });
+    println!("{summary}, in {:.0} s of real time", begun.elapsed().as_secs_f64());
     for (seed, complaints) in &summary.failed {
         println!("quorate sim replay {seed}\n{complaints:#?}");
     }
     assert!(summary.failed.is_empty(), "{} seeds failed", summary.failed.len());
-    assert!(summary.seeds > 20, "too slow to mean anything: {summary}");
-    assert!(summary.faults > summary.seeds, "nothing ever happened: {summary}");
+    assert!(
+        is_enough(&summary),
+        "too slow a machine: {WALL_MAX:?} gave {summary}; {SEEDS_MIN} seeds, {} cluster-hours and \
+         {FAULTS_MIN} faults are the least",
+        SIMULATED_MIN.as_secs() / 3_600
+    );
+    assert!(summary.repeated >= summary.seeds / 20, "too few were run twice: {summary}");
     assert!(summary.acks > summary.seeds, "nobody was served: {summary}");
 }
 
 #[test]
 fn the_same_seed_is_the_same_run() {
+    let _turn = turn();
     let plan = Plan { seconds: 20, ..Plan::default() };
     let [first, second] = [(); 2].map(|()| run_seed(7, &plan));
     assert_eq!(first, second);
@@ -36,6 +66,7 @@ const PLANTED_SEEDS_MAX: u64 = 400;
 
 /// The first seed that shows the bug, and what its judges said.
 fn hunt(faults: Faults, rate: Option<u64>) -> Option<(u64, Vec<String>)> {
+    let _turn = turn();
     let plan = Plan { faults, rate, ..Plan::default() };
     let budget = Budget { wall: None, threads: 1 };
     let found = |summary: &Summary| !summary.failed.is_empty();

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use quorate_types::{Index, NodeId, Term};
 
-use super::hash;
+use crate::trace::bytes_hash;
 use crate::world::{GROUP, SimLog};
 
 /// Of what is committed, the newest so many are looked for in a log.
@@ -36,7 +36,7 @@ impl Committed {
         // What a snapshot brought may lie in the log beside others' leftovers until it is purged.
         let from = before.map_or(index.0, |before| before.0 + 1);
         for record in log.read(GROUP, Index(from)..Index(index.0 + 1)) {
-            let entry = (record.term, hash(&record.payload));
+            let entry = (record.term, bytes_hash(&record.payload));
             let first = *self.entries.entry(record.index).or_insert(entry);
             if first != entry {
                 let at = record.index;

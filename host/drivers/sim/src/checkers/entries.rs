@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use quorate_types::{Index, NodeId, Term};
 
-use super::hash;
+use crate::trace::bytes_hash;
 use crate::world::{GROUP, SimLog};
 
 /// A cut may reach so far behind what was last seen of a log.
@@ -45,7 +45,7 @@ impl Entries {
             let previous = before.filter(follows).map(|(_, term)| term);
             before = Some((record.index, record.term));
             let key = (record.index, record.term);
-            let entry = Entry { hash: hash(&record.payload), previous };
+            let entry = Entry { hash: bytes_hash(&record.payload), previous };
             let first = self.known.entry(key).or_insert(entry);
             let (index, term) = key;
             if first.hash != entry.hash {

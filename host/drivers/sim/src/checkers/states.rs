@@ -9,8 +9,7 @@ use quorate_types::{Digest, Index, NodeId};
 pub(crate) struct States(BTreeMap<Index, Digest>);
 
 impl States {
-    pub(crate) fn see(&mut self, node: NodeId, view: &Ledger) -> Result<(), String> {
-        let (index, digest) = (view.index(), view.digest());
+    pub(crate) fn see(&mut self, node: NodeId, index: Index, digest: Digest) -> Result<(), String> {
         let first = *self.0.entry(index).or_insert(digest);
         if first == digest {
             return Ok(());
