@@ -106,6 +106,8 @@ struct Call {
     /// Agents that were busy in this round.
     refused_by: BTreeSet<AgentId>,
     passed_on: bool,
+    /// Until when it waits to be routed again.
+    waits: Option<Time>,
 }
 
 /// The calls of one node.
@@ -193,6 +195,7 @@ impl Calls {
             now_at: None,
             refused_by: BTreeSet::new(),
             passed_on: false,
+            waits: None,
         };
         self.deadlines.insert((deadline, id));
         self.calls.insert(id, call);
@@ -286,6 +289,7 @@ impl Calls {
         {
             self.waiting.remove(&(time, id));
             if let Some(call) = self.calls.get_mut(&id) {
+                call.waits = None;
                 call.refused_by.clear();
                 self.route(now, id, registry, source);
             }
@@ -305,6 +309,7 @@ impl Calls {
             pool.forget_but(|agent| registry.contains(agent));
         }
         let Some(choice) = choose_but(pool, &call.refused_by) else {
+            call.waits = Some(now + BUSY_WAIT);
             self.waiting.insert((now + BUSY_WAIT, id));
             return;
         };
@@ -358,7 +363,9 @@ impl Calls {
     fn remove(&mut self, id: CallId) {
         if let Some(call) = self.calls.remove(&id) {
             self.deadlines.remove(&(call.deadline, id));
-            self.waiting.retain(|(_time, waiting)| *waiting != id);
+            if let Some(waits) = call.waits {
+                self.waiting.remove(&(waits, id));
+            }
         }
     }
 }

@@ -65,9 +65,8 @@ impl SlotTable {
 
     /// States this agent's count, where the ledger knows it better than this node.
     pub fn set_in_flight(&mut self, agent: AgentId, count: u32) {
-        if let Some((_slot, own)) = self.slots.get(&agent) {
-            own.store(i64::from(count), Ordering::Relaxed);
-        }
+        let (_slot, own) = self.seat(agent);
+        own.store(i64::from(count), Ordering::Relaxed);
     }
 
     fn counts(&self) -> Vec<Option<Arc<AtomicI64>>> {
@@ -96,19 +95,20 @@ impl SlotTable {
     }
 
     fn row(&mut self, candidate: Candidate) -> Endpoint {
-        let (slot, in_flight) = match self.slots.get(&candidate.agent) {
-            Some((slot, count)) => (*slot, Arc::clone(count)),
-            None => {
-                let slot = self.vacant.pop().unwrap_or_else(|| {
-                    self.next += 1;
-                    self.next - 1
-                });
-                let count = Arc::new(AtomicI64::new(0));
-                self.slots.insert(candidate.agent, (slot, Arc::clone(&count)));
-                (slot, count)
-            }
-        };
+        let (slot, in_flight) = self.seat(candidate.agent);
         Endpoint { slot, candidate, in_flight }
+    }
+
+    fn seat(&mut self, agent: AgentId) -> (Slot, Arc<AtomicI64>) {
+        let (vacant, next) = (&mut self.vacant, &mut self.next);
+        let (slot, count) = self.slots.entry(agent).or_insert_with(|| {
+            let slot = vacant.pop().unwrap_or_else(|| {
+                *next += 1;
+                *next - 1
+            });
+            (slot, Arc::new(AtomicI64::new(0)))
+        });
+        (*slot, Arc::clone(count))
     }
 }
 

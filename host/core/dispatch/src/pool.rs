@@ -51,6 +51,16 @@ impl Pool {
         self.router.refresh(&table);
     }
 
+    /// Grows with each table that was made.
+    pub fn revision(&self) -> u64 {
+        self.router.table().revision()
+    }
+
+    /// As many choices will be asked for one after the other: the policy is asked once for all.
+    pub fn expect(&mut self, choices: usize) {
+        self.router.set_batch(u32::try_from(choices).unwrap_or(u32::MAX));
+    }
+
     /// Forgets agents that are not of `known`.
     pub fn forget_but(&mut self, known: impl Fn(AgentId) -> bool) {
         let gone: Vec<AgentId> = self.slots.agents().filter(|agent| !known(*agent)).collect();
@@ -59,7 +69,8 @@ impl Pool {
         }
     }
 
-    /// States an agent's count of work in hand, where the ledger knows it.
+    /// States an agent's count of work in hand, where the ledger knows it; the choices that follow
+    /// count themselves. Before `set`, so that the table is made of it.
     pub fn set_in_flight(&mut self, agent: AgentId, count: u32) {
         self.slots.set_in_flight(agent, count);
     }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate_types::{AgentId, CapabilitySet, Wanted};
+use quorate_types::{AgentId, CapabilitySet, LoadReading, Wanted};
 
 use crate::endpoints::Candidate;
 
@@ -38,6 +38,18 @@ impl Registry {
             self.entries = entries;
             self.revision += 1;
         }
+    }
+
+    /// Newer readings of some agents; of those that are not in the index nothing is kept.
+    pub fn set_readings(&mut self, readings: impl IntoIterator<Item = (AgentId, LoadReading)>) {
+        let mut changed = false;
+        for (agent, reading) in readings {
+            if let Some(entry) = self.entries.get_mut(&agent) {
+                changed |= entry.candidate.reading != reading;
+                entry.candidate.reading = reading;
+            }
+        }
+        self.revision += u64::from(changed);
     }
 
     /// Whether the agent is in the index.

@@ -50,8 +50,7 @@ impl std::fmt::Debug for Router {
 impl Router {
     /// A router that leases `batch` picks at a time (at least 1).
     pub fn new(policy: Box<dyn Guarded>, batch: u32) -> Self {
-        let batch = batch.clamp(1, policy.describe().batch_max.max(1));
-        Self {
+        let mut router = Self {
             policy,
             table: Arc::new(Endpoints::default()),
             batch,
@@ -61,7 +60,14 @@ impl Router {
             ended: Vec::new(),
             slots: Vec::new(),
             columns: Vec::new(),
-        }
+        };
+        router.set_batch(batch);
+        router
+    }
+
+    /// Leases `batch` picks at a time from now on, within what the policy gives.
+    pub fn set_batch(&mut self, batch: u32) {
+        self.batch = batch.clamp(1, self.policy.describe().batch_max.max(1));
     }
 
     /// The name of the policy.

@@ -6,7 +6,7 @@ use quorate_policy::{Balancer, Descriptor, Fault, Feature, Observation, Slot, Sn
 use quorate_types::{Digest, PolicyEpoch};
 
 /// What is plugged into a slot.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyRef {
     /// Its name, for people and for the native fallback.
     pub name: String,

@@ -72,26 +72,31 @@ pub(crate) struct Ask {
     pub(crate) stage: Stage,
 }
 
+impl Ask {
+    /// When time moves it on: to another try, or to its end.
+    fn due(&self) -> Time {
+        match self.stage {
+            Stage::Parked(until) => self.deadline.min(until),
+            Stage::Sent(_to, at) => self.deadline.min(at + RESEND_AFTER),
+            Stage::Here => self.deadline,
+        }
+    }
+}
+
 /// The table.
 #[derive(Debug, Default)]
 pub(crate) struct Asks {
     pub(crate) table: BTreeMap<u64, Ask>,
     tickets: BTreeMap<Ticket, u64>,
-    deadlines: BTreeSet<(Time, u64)>,
-    /// Asks that are parked or sent, which time moves on.
-    restless: BTreeSet<u64>,
+    /// Every ask by when time moves it on.
+    due: BTreeSet<(Time, u64)>,
     doors: BTreeMap<AskId, u64>,
     next: u64,
 }
 
 impl Asks {
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
-        let restless = self.restless.iter().filter_map(|id| match self.table.get(id)?.stage {
-            Stage::Parked(until) => Some(until),
-            Stage::Sent(_to, at) => Some(at + RESEND_AFTER),
-            Stage::Here => None,
-        });
-        restless.chain(self.deadlines.first().map(|(time, _id)| *time)).min()
+        self.due.first().map(|(time, _id)| *time)
     }
 
     pub(crate) fn bind(&mut self, ticket: Ticket, id: u64) {
@@ -101,8 +106,7 @@ impl Asks {
     fn insert(&mut self, ask: Ask) -> u64 {
         self.next += 1;
         let id = self.next;
-        self.deadlines.insert((ask.deadline, id));
-        self.restless.insert(id);
+        self.due.insert((ask.due(), id));
         if let Origin::Door(door) = ask.origin {
             self.doors.insert(door, id);
         }
@@ -112,8 +116,7 @@ impl Asks {
 
     fn remove(&mut self, id: u64) -> Option<Ask> {
         let ask = self.table.remove(&id)?;
-        self.deadlines.remove(&(ask.deadline, id));
-        self.restless.remove(&id);
+        self.due.remove(&(ask.due(), id));
         if let Origin::Door(door) = ask.origin {
             self.doors.remove(&door);
         }
@@ -122,11 +125,9 @@ impl Asks {
 
     fn set_stage(&mut self, id: u64, stage: Stage) {
         if let Some(ask) = self.table.get_mut(&id) {
+            self.due.remove(&(ask.due(), id));
             ask.stage = stage;
-            match stage {
-                Stage::Here => self.restless.remove(&id),
-                Stage::Parked(_) | Stage::Sent(..) => self.restless.insert(id),
-            };
+            self.due.insert((ask.due(), id));
         }
     }
 }
@@ -242,14 +243,14 @@ impl Kernel {
         let leader = self.leadership.leader;
         let moved: Vec<u64> = self
             .asks
-            .restless
+            .table
             .iter()
-            .copied()
-            .filter(|id| match self.asks.table.get(id).map(|ask| (ask.target, ask.stage)) {
-                Some((Target::Leader, Stage::Sent(to, _at))) => Some(to) != leader,
-                Some((Target::Leader, Stage::Parked(_until))) => true,
-                Some((Target::Node(_), _)) | Some((Target::Leader, Stage::Here)) | None => false,
+            .filter(|(_id, ask)| match (ask.target, ask.stage) {
+                (Target::Leader, Stage::Sent(to, _at)) => Some(to) != leader,
+                (Target::Leader, Stage::Parked(_until)) => true,
+                (Target::Node(_), _) | (Target::Leader, Stage::Here) => false,
             })
+            .map(|(id, _ask)| *id)
             .collect();
         for id in moved {
             self.advance(now, id);
@@ -259,13 +260,8 @@ impl Kernel {
     /// What was sent to a lost node is tried again elsewhere, or ends.
     pub(crate) fn asks_lost_node(&mut self, now: Now, node: NodeId) {
         let there = |ask: &Ask| matches!(ask.stage, Stage::Sent(to, _) if to == node);
-        let lost: Vec<u64> = self
-            .asks
-            .restless
-            .iter()
-            .copied()
-            .filter(|id| self.asks.table.get(id).is_some_and(there))
-            .collect();
+        let lost: Vec<u64> =
+            self.asks.table.iter().filter(|(_id, ask)| there(ask)).map(|(id, _ask)| *id).collect();
         for id in lost {
             match self.asks.table.get(&id).map(|ask| ask.target) {
                 Some(Target::Node(_)) => {
@@ -280,37 +276,27 @@ impl Kernel {
             .table
             .retain(|_id, ask| !matches!(ask.origin, Origin::Peer(peer, _) if peer == node));
         let table = &self.asks.table;
-        self.asks.deadlines.retain(|(_time, id)| table.contains_key(id));
-        self.asks.restless.retain(|id| table.contains_key(id));
+        self.asks.due.retain(|(_time, id)| table.contains_key(id));
     }
 
     pub(crate) fn settle_asks(&mut self, now: Now) {
-        while let Some((time, id)) = self.asks.deadlines.first().copied() {
-            if time > now.mono {
-                break;
+        // Each of these is over, or due later, once it was dealt with.
+        while let Some((time, id)) = self.asks.due.first().copied()
+            && time <= now.mono
+        {
+            let Some(ask) = self.asks.table.get(&id) else {
+                unreachable!("ask {id} is due and not in the table")
+            };
+            if ask.deadline > now.mono {
+                self.advance(now, id);
+                continue;
             }
-            let refusal = match self.asks.table.get(&id).map(|ask| ask.stage) {
-                Some(Stage::Parked(_)) => Refusal::Unavailable("none is known here".to_owned()),
-                Some(Stage::Sent(to, _)) => Refusal::Timeout(format!("node {to} did not answer")),
-                Some(Stage::Here) | None => {
-                    Refusal::Timeout("the log did not commit it in time".to_owned())
-                }
+            let refusal = match ask.stage {
+                Stage::Parked(_) => Refusal::Unavailable("none is known here".to_owned()),
+                Stage::Sent(to, _) => Refusal::Timeout(format!("node {to} did not answer")),
+                Stage::Here => Refusal::Timeout("the log did not commit it in time".to_owned()),
             };
             self.finish(now, id, Err(Setback::Refused(refusal)));
-        }
-        let due: Vec<u64> = self
-            .asks
-            .restless
-            .iter()
-            .copied()
-            .filter(|id| match self.asks.table.get(id).map(|ask| ask.stage) {
-                Some(Stage::Parked(until)) => until <= now.mono,
-                Some(Stage::Sent(_to, at)) => at + RESEND_AFTER <= now.mono,
-                Some(Stage::Here) | None => false,
-            })
-            .collect();
-        for id in due {
-            self.advance(now, id);
         }
     }
 

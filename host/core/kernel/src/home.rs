@@ -6,20 +6,20 @@
 //! ended (others held the node for dead), everything here is fenced: the work is
 //! dropped and a new life begins.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use quorate_types::view::{LeaseGrant, LeaseView};
 use quorate_types::{
-    AgentId, AgentSpec, Incarnation, LoadReading, Payload, Refusal, Reply, Request, TaskId, Time,
-    Token,
+    AgentId, AgentSpec, EventKind, Incarnation, Payload, Refusal, Reply, Request, TaskState, Time,
 };
 
 use crate::asks::{Ask, Origin, Own, Target};
 use crate::frame::{Control, Done, Errand, Setback};
 use crate::io::{Effect, KernelConfig, Now, WorkFault, WorkId, WorkOrder};
 use crate::kernel::Kernel;
-use crate::outside::Outside;
+use crate::outside::Outsiders;
+use crate::residents::Residents;
+use crate::works::{LeaseKey, Works};
 
 /// Own errands are begun again when this span ends without an answer.
 const OWN_WITHIN: Duration = Duration::from_secs(30);
@@ -31,64 +31,30 @@ const ALIVE_EVERY: Duration = Duration::from_secs(1);
 /// Starts told in one frame: at about 20 B each it stays below 128 KiB.
 const STARTS_BATCH: usize = 4096;
 
-/// A hosted agent's standing in the log.
-#[derive(Debug, Default)]
-pub(crate) struct Hosted {
-    pub(crate) life: Option<(AgentId, Incarnation)>,
-    pub(crate) calls: u32,
-    pub(crate) tasks: u32,
-    latency_us: u64,
-    success_ppm: u32,
-    told: Option<LoadReading>,
-}
-
-/// A leased task in the hands of a hosted agent.
-#[derive(Debug)]
-pub(crate) struct TaskWork {
-    agent: usize,
-    task: TaskId,
-    token: Token,
-    begun: Time,
-    ends: Option<Time>,
-    /// Its end, on its way to the log.
-    ended: Option<Request>,
-    /// When that end is sent again, after the log could not take it.
-    again: Option<Time>,
-}
-
 /// Who is at home.
 #[derive(Debug)]
 pub(crate) struct Home {
     pub(crate) incarnation: Option<Incarnation>,
-    pub(crate) hosted: Vec<Hosted>,
-    pub(crate) tasks: BTreeMap<WorkId, TaskWork>,
-    by_lease: BTreeMap<(TaskId, Token), WorkId>,
-    pub(crate) outside: BTreeMap<AgentId, Outside>,
+    pub(crate) residents: Residents,
+    pub(crate) works: Works,
+    pub(crate) outside: Outsiders,
     boot: u64,
     next_work: u64,
     alive_at: Time,
-    pub(crate) offers_at: Time,
     /// Leases with a start timeout whose agents have begun, still to be told.
-    started: Vec<(TaskId, Token)>,
+    started: Vec<LeaseKey>,
 }
 
 impl Home {
     pub(crate) fn new(config: &KernelConfig) -> Self {
-        let hosted = config
-            .agents
-            .iter()
-            .map(|_agent| Hosted { success_ppm: 1_000_000, ..Hosted::default() })
-            .collect();
         Self {
             incarnation: None,
-            hosted,
-            tasks: BTreeMap::new(),
-            by_lease: BTreeMap::new(),
-            outside: BTreeMap::new(),
+            residents: Residents::new(config.agents.iter().map(|agent| agent.slots)),
+            works: Works::default(),
+            outside: Outsiders::default(),
             boot: config.boot,
             next_work: 0,
             alive_at: Time::ZERO,
-            offers_at: Time::ZERO,
             started: Vec::new(),
         }
     }
@@ -98,49 +64,15 @@ impl Home {
         WorkId(self.next_work)
     }
 
-    /// Which hosted agent this life of an agent of record is.
-    pub(crate) fn hosted_as(&self, agent: AgentId, incarnation: Incarnation) -> Option<usize> {
-        self.hosted.iter().position(|hosted| hosted.life == Some((agent, incarnation)))
-    }
-
     /// A new leader knows nothing of offers and heartbeats yet.
     pub(crate) fn tell_leader_again(&mut self) {
         self.alive_at = Time::ZERO;
-        self.offers_at = Time::ZERO;
+        self.outside.repeat_at = Time::ZERO;
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
-        let waiting = self.outside.values().flat_map(|agent| &agent.polls).map(|poll| poll.until);
-        let offers = self.polled().then_some(self.offers_at);
-        let ends = self.tasks.values().flat_map(|work| [work.ends, work.again]).flatten();
-        waiting.chain(offers).chain(ends).chain([self.alive_at]).min()
-    }
-
-    fn polled(&self) -> bool {
-        self.outside.values().any(|agent| !agent.polls.is_empty())
-    }
-}
-
-impl Hosted {
-    /// Folds one finished piece of work in: an eighth of the new, seven of the old.
-    fn learn(&mut self, took: Duration, ok: bool) {
-        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.latency_us = if self.latency_us == 0 {
-            took
-        } else {
-            self.latency_us - self.latency_us / 8 + took / 8
-        };
-        self.success_ppm = self.success_ppm - self.success_ppm / 8 + if ok { 125_000 } else { 0 };
-    }
-
-    fn reading(&self, slots: u32) -> LoadReading {
-        let in_flight = self.tasks + self.calls;
-        LoadReading {
-            in_flight,
-            load: 10 * in_flight / slots.max(1),
-            latency_us: self.latency_us,
-            success_ppm: self.success_ppm.min(1_000_000),
-        }
+        let times = [self.outside.poll_timeout(), self.works.next_due(), Some(self.alive_at)];
+        times.into_iter().flatten().min()
     }
 }
 
@@ -187,11 +119,8 @@ impl Kernel {
             },
             Own::Register(at) => match result {
                 Ok(Done::Door(reply)) => {
-                    if let Reply::Registered(agent, incarnation) = *reply
-                        && let Some(hosted) = self.home.hosted.get_mut(at)
-                    {
-                        hosted.life = Some((agent, incarnation));
-                        hosted.told = None;
+                    if let Reply::Registered(agent, incarnation) = *reply {
+                        self.home.residents.begin_life(at, agent, incarnation);
                         self.reconcile_home(now);
                     }
                 }
@@ -225,77 +154,98 @@ impl Kernel {
     /// The log has ended this life: nothing that runs here counts any more.
     fn life_ended(&mut self, now: Now) {
         tracing::warn!(node = %self.config.node, "held for dead by the log; beginning a new life");
-        let running: Vec<WorkId> = self.home.tasks.keys().copied().collect();
+        let running: Vec<WorkId> = self.home.works.leases().map(|(_lease, work)| work).collect();
         for work in running {
             self.drop_task_work(work);
         }
-        for hosted in &mut self.home.hosted {
-            hosted.life = None;
-        }
+        self.home.residents.end_lives();
         self.home.incarnation = None;
         self.home.boot = self.rng.next_u64();
         self.announce(now);
     }
 
-    /// Brings what runs here in line with the leases of record.
-    pub(crate) fn reconcile_home(&mut self, now: Now) {
-        if let Some(life) = self.home.incarnation
-            && let Some(node) = self.view.node(self.config.node)
-            && (node.incarnation != life || node.down.is_some())
-            && node.incarnation >= life
-        {
+    /// Entries were applied that told these events.
+    pub(crate) fn follow_leases(&mut self, now: Now, events: &[EventKind]) {
+        if self.is_life_over() {
             self.life_ended(now);
+        }
+        if events.is_empty() {
+            // A snapshot may have taken the entries' place.
+            self.reconcile_home(now);
+        }
+        for event in events {
+            let EventKind::Task { task, state, agent: Some(agent), token: Some(token), .. } = event
+            else {
+                continue;
+            };
+            let lease = (*task, *token);
+            if *state == TaskState::Leased {
+                self.lease_given(now, *agent, lease);
+            } else {
+                self.home.outside.lease_ended(*agent, lease);
+                if let Some(work) = self.home.works.of_lease(lease) {
+                    self.drop_task_work(work);
+                }
+            }
+        }
+    }
+
+    fn is_life_over(&self) -> bool {
+        let Some(life) = self.home.incarnation else { return false };
+        self.view.node(self.config.node).is_some_and(|node| {
+            node.incarnation > life || node.incarnation == life && node.down.is_some()
+        })
+    }
+
+    fn lease_given(&mut self, now: Now, agent: AgentId, (task, token): LeaseKey) {
+        // The view may be ahead of the event; what ended the lease meanwhile is told next.
+        let Some(lease) = self.view.lease(task).filter(|lease| lease.token == token) else {
             return;
+        };
+        if let Some(at) = self.home.residents.place_of(agent, lease.incarnation) {
+            self.start_task(now, at, &lease);
+        } else if self.home.outside.lease_given(agent, lease.incarnation, (task, token)) {
+            self.answer_worker(now, agent);
         }
-        for at in 0..self.home.hosted.len() {
-            self.reconcile_agent(now, at);
+    }
+
+    /// Brings what runs here in line with the leases of record, all at once.
+    fn reconcile_home(&mut self, now: Now) {
+        let lives: Vec<_> = self.home.residents.lives().collect();
+        for (at, agent, incarnation) in lives {
+            let held: Vec<LeaseView> = self
+                .view
+                .leases_of(agent)
+                .filter(|lease| lease.incarnation == incarnation)
+                .collect();
+            for lease in held {
+                self.start_task(now, at, &lease);
+            }
         }
-        let ended: Vec<WorkId> = self
-            .home
-            .tasks
-            .iter()
-            .filter(|(_id, work)| {
-                self.view.lease(work.task).is_none_or(|lease| lease.token != work.token)
-            })
-            .map(|(id, _work)| *id)
-            .collect();
+        let current = |(task, token): LeaseKey| {
+            self.view.lease(task).is_some_and(|lease| lease.token == token)
+        };
+        let works = self.home.works.leases();
+        let ended: Vec<WorkId> =
+            works.filter(|(lease, _work)| !current(*lease)).map(|(_lease, work)| work).collect();
         for work in ended {
             self.drop_task_work(work);
         }
-        self.answer_polls(now);
+        self.reconcile_outside(now);
     }
 
-    fn reconcile_agent(&mut self, now: Now, at: usize) {
-        let Some((agent, incarnation)) = self.home.hosted[at].life else { return };
-        let held = self.view.leases_count(agent);
-        if held == usize::try_from(self.home.hosted[at].tasks).unwrap_or(usize::MAX)
-            && self.view.leases_of(agent).all(|lease| self.home.by_lease.contains_key(&key(&lease)))
-        {
+    /// Begins the task of a lease, unless it has begun.
+    fn start_task(&mut self, now: Now, at: usize, lease: &LeaseView) {
+        let (task, key) = (lease.task, (lease.task, lease.token));
+        if self.home.works.of_lease(key).is_some() {
             return;
         }
-        let fresh: Vec<LeaseView> = self
-            .view
-            .leases_of(agent)
-            .filter(|lease| lease.incarnation == incarnation)
-            .filter(|lease| !self.home.by_lease.contains_key(&key(lease)))
-            .collect();
-        for lease in fresh {
-            self.start_task(now, at, &lease);
-        }
-    }
-
-    fn start_task(&mut self, now: Now, at: usize, lease: &LeaseView) {
-        let Some(LeaseGrant { spec, .. }) = self.view.grant(lease.task) else { return };
+        let Some(LeaseGrant { spec, .. }) = self.view.grant(task) else { return };
         let work = self.home.work_id();
         let ends = spec.timeouts.run_ms.map(|ms| now.mono + Duration::from_millis(ms));
-        let (task, token) = (lease.task, lease.token);
-        self.home.tasks.insert(
-            work,
-            TaskWork { agent: at, task, token, begun: now.mono, ends, ended: None, again: None },
-        );
-        self.home.by_lease.insert((task, token), work);
-        self.note_starts(&[(task, token)]);
-        self.home.hosted[at].tasks += 1;
+        self.home.works.begin(work, at, key, now.mono, ends);
+        self.home.residents.task_begun(at);
+        self.note_starts(&[key]);
         let order = WorkOrder {
             agent: at,
             task: Some(task),
@@ -310,9 +260,8 @@ impl Kernel {
     }
 
     fn drop_task_work(&mut self, work: WorkId) {
-        let Some(gone) = self.home.tasks.remove(&work) else { return };
-        self.home.by_lease.remove(&(gone.task, gone.token));
-        self.home.hosted[gone.agent].tasks -= 1;
+        let Some(gone) = self.home.works.remove(work) else { return };
+        self.home.residents.task_ended(gone.agent);
         if gone.ended.is_none() {
             self.effects.push_back(Effect::CancelWork(work));
         }
@@ -325,18 +274,18 @@ impl Kernel {
         work: WorkId,
         result: Result<Payload, WorkFault>,
     ) {
-        let Some(running) = self.home.tasks.get_mut(&work) else {
+        let Some(running) = self.home.works.get(work) else {
             self.call_ended(now, work, result);
             return;
         };
+        let (task, token) = running.lease;
         let took = now.mono.since(running.begun);
-        self.home.hosted[running.agent].learn(took, result.is_ok());
+        self.home.residents.learn(running.agent, took, result.is_ok());
         let request = match result {
-            Ok(output) => Request::Complete(running.task, running.token, output),
-            Err(fault) => Request::Fail(running.task, running.token, fault.message, fault.retry),
+            Ok(output) => Request::Complete(task, token, output),
+            Err(fault) => Request::Fail(task, token, fault.message, fault.retry),
         };
-        running.ends = None;
-        running.ended = Some(request.clone());
+        self.home.works.set_ended(work, request.clone());
         self.record_end(now, work, request);
     }
 
@@ -356,50 +305,34 @@ impl Kernel {
                 self.drop_task_work(work);
             }
             Err(Setback::Refused(_) | Setback::NotLeader(_)) => {
-                if let Some(work) = self.home.tasks.get_mut(&work) {
-                    work.again = Some(now.mono + RECORD_AGAIN);
-                }
+                self.home.works.set_due(work, Some(now.mono + RECORD_AGAIN));
             }
         }
     }
 
     pub(crate) fn settle_home(&mut self, now: Now) {
-        self.end_overdue(now);
-        self.record_again(now);
-        self.answer_polls(now);
+        self.move_works_on(now);
+        self.end_polls(now);
         self.tell_alive(now);
         self.tell_starts(now);
         self.tell_offers(now);
-        for at in 0..self.home.hosted.len() {
-            self.tell_reading(at);
+        for (agent, reading) in self.home.residents.news() {
+            self.members.publish_reading(agent, reading);
+            self.readings_changed.insert(agent);
         }
     }
 
-    fn record_again(&mut self, now: Now) {
-        let mut due = Vec::new();
-        for (id, work) in &mut self.home.tasks {
-            if work.again.is_some_and(|again| again <= now.mono) {
-                work.again = None;
-                due.extend(work.ended.clone().map(|request| (*id, request)));
+    /// What ran too long ends; an end that could not be recorded is sent again.
+    fn move_works_on(&mut self, now: Now) {
+        while let Some(work) = self.home.works.take_due(now.mono) {
+            let Some(running) = self.home.works.get(work) else { continue };
+            if let Some(end) = running.ended.clone() {
+                self.record_end(now, work, end);
+            } else {
+                self.effects.push_back(Effect::CancelWork(work));
+                let message = "the attempt ran longer than its run timeout".to_owned();
+                self.work_ended(now, work, Err(WorkFault { message, retry: true }));
             }
-        }
-        for (work, request) in due {
-            self.record_end(now, work, request);
-        }
-    }
-
-    fn end_overdue(&mut self, now: Now) {
-        let overdue: Vec<WorkId> = self
-            .home
-            .tasks
-            .iter()
-            .filter(|(_id, work)| work.ends.is_some_and(|ends| ends <= now.mono))
-            .map(|(id, _work)| *id)
-            .collect();
-        for work in overdue {
-            self.effects.push_back(Effect::CancelWork(work));
-            let message = "the attempt ran longer than its run timeout".to_owned();
-            self.work_ended(now, work, Err(WorkFault { message, retry: true }));
         }
     }
 
@@ -408,24 +341,17 @@ impl Kernel {
             return;
         }
         self.home.alive_at = now.mono + ALIVE_EVERY;
-        let busy: Vec<(AgentId, Incarnation)> = self
-            .home
-            .hosted
-            .iter()
-            .filter(|hosted| hosted.tasks > 0)
-            .filter_map(|hosted| hosted.life)
-            .collect();
+        let busy = self.home.residents.busy();
         if !busy.is_empty() {
             self.tell_leader(now, Control::Alive(busy));
         }
-        let hosted = self.home.by_lease.keys();
-        let outside = self.home.outside.values().flat_map(|agent| &agent.delivered);
-        let held: Vec<_> = hosted.chain(outside).copied().collect();
+        let hosted = self.home.works.leases().map(|(lease, _work)| lease);
+        let held: Vec<_> = hosted.chain(self.home.outside.delivered().copied()).collect();
         self.note_starts(&held);
     }
 
     /// The agents that hold these leases have begun.
-    pub(crate) fn note_starts(&mut self, leases: &[(TaskId, Token)]) {
+    pub(crate) fn note_starts(&mut self, leases: &[LeaseKey]) {
         let view = &self.view;
         let awaited = leases.iter().filter(|(task, _token)| {
             view.timeouts(*task).is_some_and(|timeouts| timeouts.start_ms.is_some())
@@ -457,24 +383,4 @@ impl Kernel {
             None => {}
         }
     }
-
-    fn tell_reading(&mut self, at: usize) {
-        let slots = self.config.agents[at].slots;
-        let hosted = &mut self.home.hosted[at];
-        let Some((agent, _incarnation)) = hosted.life else { return };
-        let reading = hosted.reading(slots);
-        if hosted.told != Some(reading) {
-            hosted.told = Some(reading);
-            self.members.publish_reading(agent, reading);
-            self.registry_stale = true;
-        }
-    }
-
-    pub(crate) fn learn_call(&mut self, at: usize, took: Duration, ok: bool) {
-        self.home.hosted[at].learn(took, ok);
-    }
-}
-
-pub(crate) fn key(lease: &LeaseView) -> (TaskId, Token) {
-    (lease.task, lease.token)
 }

@@ -40,7 +40,7 @@ impl Kernel {
         (agent, incarnation): (AgentId, Incarnation),
         spec: CallSpec,
     ) {
-        let Some(at) = self.home.hosted_as(agent, incarnation) else {
+        let Some(at) = self.home.residents.place_of(agent, incarnation) else {
             self.say(now, from, call, attempt, Said::Unknown);
             return;
         };
@@ -48,12 +48,10 @@ impl Kernel {
             // The wire promises at most once; a second copy must not run a second time.
             return;
         }
-        let permits = self.config.agents[at].slots.max(1) * (1 + QUEUED_PER_SLOT);
-        if self.home.hosted[at].calls >= permits {
+        if !self.home.residents.admit_call(at, QUEUED_PER_SLOT) {
             self.say(now, from, call, attempt, Said::Busy);
             return;
         }
-        self.home.hosted[at].calls += 1;
         let work = self.home.work_id();
         self.hosting
             .works
@@ -97,7 +95,7 @@ impl Kernel {
     fn forget_hosted(&mut self, work: WorkId) -> Option<HostedCall> {
         let hosted = self.hosting.works.remove(&work)?;
         self.hosting.by_call.remove(&(hosted.from, hosted.call, hosted.attempt));
-        self.home.hosted[hosted.agent].calls -= 1;
+        self.home.residents.call_ended(hosted.agent);
         Some(hosted)
     }
 
@@ -109,7 +107,7 @@ impl Kernel {
     ) {
         let Some(hosted) = self.forget_hosted(work) else { return };
         let HostedCall { from, call, attempt, agent, begun } = hosted;
-        self.learn_call(agent, now.mono.since(begun), result.is_ok());
+        self.home.residents.learn(agent, now.mono.since(begun), result.is_ok());
         match result {
             Ok(Payload::Inline(reply)) => {
                 let mut rest = reply;

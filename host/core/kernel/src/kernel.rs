@@ -9,8 +9,8 @@ use quorate_ledger::{Command, Ledger};
 use quorate_membership::Membership;
 use quorate_types::rng::Rng;
 use quorate_types::{
-    CallId, Digest, EventKind, Faults, GroupId, Index, Lane, NodeId, PolicyEpoch, Term, Time,
-    WireEvent,
+    AgentId, CallId, Digest, EventKind, Faults, GroupId, Index, Lane, NodeId, PolicyEpoch, Term,
+    Time, WireEvent,
 };
 
 use crate::asks::Asks;
@@ -43,6 +43,9 @@ pub struct Kernel {
     pub(crate) up: BTreeSet<NodeId>,
     pub(crate) registry: Registry,
     pub(crate) registry_stale: bool,
+    /// Agents whose readings the registry does not have yet, and when it takes them in.
+    pub(crate) readings_changed: BTreeSet<AgentId>,
+    pub(crate) readings_at: Time,
     pub(crate) calls: Calls,
     pub(crate) asks: Asks,
     pub(crate) home: Home,
@@ -89,6 +92,8 @@ impl Kernel {
             up: BTreeSet::new(),
             registry: Registry::default(),
             registry_stale: true,
+            readings_changed: BTreeSet::new(),
+            readings_at: Time::ZERO,
             asks: Asks::default(),
             leading: None,
             policy,
@@ -227,10 +232,11 @@ impl Kernel {
         let agents_changed = events
             .iter()
             .any(|event| matches!(event, EventKind::AgentUp { .. } | EventKind::AgentDown { .. }));
-        self.registry_stale |= agents_changed;
+        // A snapshot tells no events.
+        self.registry_stale |= agents_changed || events.is_empty();
         self.follow_policy(now);
         self.observe_as_leader(now, index, events);
-        self.reconcile_home(now);
+        self.follow_leases(now, events);
     }
 
     fn set_leadership(&mut self, now: Now, leadership: Leadership) {

@@ -20,6 +20,7 @@ use quorate_types::{
 use crate::clocks::Clocks;
 use crate::io::{LogSetback, Now, Ticket};
 use crate::kernel::Kernel;
+use crate::offers::Offers;
 use crate::placement::{Placed, Placement};
 
 /// A verdict that was not committed is proposed again after this span.
@@ -29,8 +30,6 @@ const PROPOSE_AGAIN: Duration = Duration::from_millis(500);
 const REST: Duration = Duration::from_millis(20);
 /// Leases ended by one entry; keeps the entry far below `COMMAND_BYTES_MAX`.
 const EXPIRED_BATCH: usize = 1024;
-/// An offer that is not repeated within this span is over.
-const OFFER_FOR: Duration = Duration::from_millis(1500);
 
 /// What a ticket of the leader's own was for.
 #[derive(Debug)]
@@ -40,23 +39,6 @@ enum Proposal {
     NodeDown(NodeId),
     Expire,
     Sweep,
-}
-
-/// Free slots that an outside agent waits with.
-#[derive(Clone, Debug)]
-pub(crate) struct Offer {
-    pub(crate) incarnation: Incarnation,
-    pub(crate) open: u32,
-    until: Time,
-    /// Leases committed after the offer was made, by index.
-    granted: Vec<Index>,
-}
-
-impl Offer {
-    /// Leases that may still be given for this offer.
-    pub(crate) fn left(&self) -> u32 {
-        self.open.saturating_sub(u32::try_from(self.granted.len()).unwrap_or(u32::MAX))
-    }
 }
 
 /// A leader's memory.
@@ -72,7 +54,7 @@ pub(crate) struct Leading {
     burying: BTreeMap<NodeId, Time>,
     /// Until then nothing is proposed.
     rest: Option<Time>,
-    pub(crate) offers: BTreeMap<AgentId, Offer>,
+    pub(crate) offers: Offers,
     pub(crate) placement: Placement,
     /// Leases given since this node began to lead.
     pub(crate) assigned: u64,
@@ -115,7 +97,6 @@ impl Kernel {
             leading.start_clocks(now, &lease, self.view.timeouts(lease.task));
         }
         self.leading = Some(leading);
-        self.registry_stale = true;
     }
 
     pub(crate) fn end_leading(&mut self) {
@@ -127,6 +108,7 @@ impl Kernel {
     /// Follows leases as entries give and end them.
     pub(crate) fn observe_as_leader(&mut self, now: Now, index: Index, events: &[EventKind]) {
         let Some(leading) = &mut self.leading else { return };
+        leading.placement.stale = true;
         for event in events {
             let EventKind::Task { task, state, agent, .. } = event else { continue };
             leading.terms.stop_all(*task);
@@ -136,8 +118,8 @@ impl Kernel {
                     leading.start_clocks(now, &lease, self.view.timeouts(*task));
                 }
                 leading.assigned += 1;
-                if let Some(offer) = agent.and_then(|agent| leading.offers.get_mut(&agent)) {
-                    offer.granted.push(index);
+                if let Some(agent) = agent {
+                    leading.offers.granted(*agent, index);
                 }
             }
             leading.placement.observe(now, *task, *state);
@@ -172,14 +154,8 @@ impl Kernel {
         as_of: Index,
     ) {
         let Some(leading) = &mut self.leading else { return };
-        let mut granted =
-            leading.offers.remove(&agent).map_or_else(Vec::new, |offer| offer.granted);
-        if open == 0 {
-            return;
-        }
-        granted.retain(|index| *index > as_of);
-        let until = now.mono + OFFER_FOR;
-        leading.offers.insert(agent, Offer { incarnation, open, until, granted });
+        leading.offers.take(now.mono, agent, (incarnation, open), as_of);
+        leading.placement.stale = true;
     }
 
     pub(crate) fn settle_leading(&mut self, now: Now) {
@@ -245,7 +221,7 @@ impl Kernel {
 
     fn expire(&mut self, now: Now) {
         let Some(leading) = &mut self.leading else { return };
-        leading.offers.retain(|_agent, offer| offer.until > now.mono);
+        leading.offers.expire(now.mono);
         // Looked at again if the verdict is not committed meanwhile.
         let again = now.mono + PROPOSE_AGAIN;
         let silent = leading.terms.run_out(now.mono, again, EXPIRED_BATCH);
@@ -304,6 +280,5 @@ impl Kernel {
                 leading.placement.placed(now, placed, &tokens);
             }
         }
-        self.registry_stale = true;
     }
 }

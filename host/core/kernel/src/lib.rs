@@ -16,7 +16,9 @@
 //! * `leading`: what only a leader does: leases, adoptions, the dead.
 //! * `clocks`: which leases run out next.
 //! * `placement`: which agent gets which task.
-//! * `home`: agents that live here; `outside`: workers that wait at this node's door.
+//! * `offers`: slots that outside agents wait with.
+//! * `home`: agents that live here: `residents`, whom this node hosts, with their
+//!   `works`, and `outside`, workers that wait at its door.
 //! * `hosting`: calls that agents of this node are asked to do.
 //! * `swap`: policies as the log activates them.
 //! * `presence`: what gossip and the wire say of others.
@@ -32,12 +34,15 @@ mod hosting;
 pub mod io;
 mod kernel;
 mod leading;
+mod offers;
 mod outside;
 mod placement;
 mod presence;
+mod residents;
 mod swap;
 #[cfg(test)]
 mod tests;
+mod works;
 
 pub use io::{
     AskId, Effect, Input, KernelConfig, LEASE_TERM, LocalAgent, LogSetback, MemberInfo, Now,

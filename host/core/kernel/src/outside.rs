@@ -2,15 +2,15 @@
 //! to the leader; a lease that was committed for the worker answers it, and with
 //! that the worker has started the task.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use quorate_types::{AgentId, Incarnation, Refusal, Reply, TaskId, Time, Token};
+use quorate_types::{AgentId, Incarnation, Refusal, Reply, Time};
 
 use crate::frame::{Control, Done, Setback};
-use crate::home::key;
 use crate::io::Now;
 use crate::kernel::Kernel;
+use crate::works::LeaseKey;
 
 /// Offers are repeated this often; the leader drops one after three.
 const OFFER_EVERY: Duration = Duration::from_millis(500);
@@ -18,18 +18,154 @@ const OFFER_EVERY: Duration = Duration::from_millis(500);
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
-pub(crate) struct Poll {
-    pub(crate) ask: u64,
-    pub(crate) max: usize,
-    pub(crate) until: Time,
+struct Poll {
+    ask: u64,
+    max: usize,
 }
 
 /// An outside worker that waits here, or did.
 #[derive(Debug, Default)]
-pub(crate) struct Outside {
-    pub(crate) incarnation: Incarnation,
-    pub(crate) polls: VecDeque<Poll>,
-    pub(crate) delivered: BTreeSet<(TaskId, Token)>,
+struct Outside {
+    incarnation: Incarnation,
+    polls: VecDeque<Poll>,
+    /// Leases of which it has not been told, and those of which it has.
+    waiting: BTreeSet<LeaseKey>,
+    delivered: BTreeSet<LeaseKey>,
+}
+
+impl Outside {
+    fn is_idle(&self) -> bool {
+        self.polls.is_empty() && self.waiting.is_empty() && self.delivered.is_empty()
+    }
+
+    fn open(&self) -> u32 {
+        let open = self.polls.iter().map(|poll| poll.max).sum::<usize>();
+        u32::try_from(open).unwrap_or(u32::MAX)
+    }
+}
+
+/// The outside workers at this door. Each step looks at those alone that something happened to.
+#[derive(Debug, Default)]
+pub(crate) struct Outsiders {
+    workers: BTreeMap<AgentId, Outside>,
+    /// Whose poll an ask is, and until when.
+    polls: BTreeMap<u64, (AgentId, Time)>,
+    ends: BTreeSet<(Time, u64)>,
+    /// Workers that offer otherwise than the leader was told.
+    changed: BTreeSet<AgentId>,
+    /// When every offer is repeated.
+    pub(crate) repeat_at: Time,
+}
+
+impl Outsiders {
+    /// When a poll ends, or offers must be repeated.
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        let (first, _ask) = self.ends.first()?;
+        Some(self.repeat_at.min(*first))
+    }
+
+    /// Leases of which their workers know.
+    pub(crate) fn delivered(&self) -> impl Iterator<Item = &LeaseKey> {
+        self.workers.values().flat_map(|worker| &worker.delivered)
+    }
+
+    fn knows(&self, agent: AgentId, incarnation: Incarnation) -> bool {
+        self.workers.get(&agent).is_some_and(|worker| worker.incarnation == incarnation)
+    }
+
+    /// A life of a worker that was not here before, with the leases that it holds.
+    fn enter(&mut self, agent: AgentId, incarnation: Incarnation, waiting: BTreeSet<LeaseKey>) {
+        self.workers.insert(agent, Outside { incarnation, waiting, ..Outside::default() });
+    }
+
+    fn open(&mut self, agent: AgentId, ask: u64, max: usize, until: Time) {
+        if let Some(worker) = self.workers.get_mut(&agent) {
+            worker.polls.push_back(Poll { ask, max });
+            self.polls.insert(ask, (agent, until));
+            self.ends.insert((until, ask));
+            self.changed.insert(agent);
+        }
+    }
+
+    /// Ends a poll, whoever's it is; false where the ask is none.
+    fn close(&mut self, ask: u64) -> bool {
+        let Some((agent, until)) = self.polls.remove(&ask) else { return false };
+        self.ends.remove(&(until, ask));
+        self.changed.insert(agent);
+        if let Some(worker) = self.workers.get_mut(&agent) {
+            worker.polls.retain(|poll| poll.ask != ask);
+        }
+        true
+    }
+
+    /// Whether this life of a worker is here and may be waiting for the lease.
+    pub(crate) fn lease_given(
+        &mut self,
+        agent: AgentId,
+        incarnation: Incarnation,
+        lease: LeaseKey,
+    ) -> bool {
+        let worker = self.workers.get_mut(&agent);
+        worker.filter(|worker| worker.incarnation == incarnation).is_some_and(|worker| {
+            !worker.delivered.contains(&lease) && worker.waiting.insert(lease)
+        })
+    }
+
+    pub(crate) fn lease_ended(&mut self, agent: AgentId, lease: LeaseKey) {
+        if let Some(worker) = self.workers.get_mut(&agent) {
+            worker.waiting.remove(&lease);
+            worker.delivered.remove(&lease);
+            if worker.is_idle() && !self.changed.contains(&agent) {
+                self.workers.remove(&agent);
+            }
+        }
+    }
+
+    /// Answers for a worker's polls, oldest first, as far as there are leases for them.
+    fn give(&mut self, agent: AgentId) -> Vec<(u64, Vec<LeaseKey>)> {
+        let mut answers = Vec::new();
+        while let Some(worker) = self.workers.get_mut(&agent)
+            && !worker.waiting.is_empty()
+            && let Some(Poll { ask, max }) = worker.polls.pop_front()
+        {
+            let given: Vec<_> = worker.waiting.iter().copied().take(max).collect();
+            given.iter().for_each(|lease| _ = worker.waiting.remove(lease));
+            worker.delivered.extend(given.iter().copied());
+            self.close(ask);
+            answers.push((ask, given));
+        }
+        answers
+    }
+
+    /// Polls whose wait has ended.
+    fn ended(&mut self, now: Time) -> Vec<u64> {
+        let mut asks = Vec::new();
+        while let Some((until, ask)) = self.ends.first().copied()
+            && until <= now
+        {
+            self.close(ask);
+            asks.push(ask);
+        }
+        asks
+    }
+
+    /// Offers to be told: those that changed, or all of them. A worker that neither waits nor
+    /// works is forgotten once that was told; it comes back with its next poll.
+    fn offers(&mut self, all: bool) -> Vec<(AgentId, Incarnation, u32)> {
+        let mut told = std::mem::take(&mut self.changed);
+        if all {
+            told.extend(self.polls.values().map(|(agent, _until)| *agent));
+        }
+        let mut offers = Vec::new();
+        for agent in told {
+            let Some(worker) = self.workers.get(&agent) else { continue };
+            offers.push((agent, worker.incarnation, worker.open()));
+            if worker.is_idle() {
+                self.workers.remove(&agent);
+            }
+        }
+        offers
+    }
 }
 
 impl Kernel {
@@ -55,95 +191,70 @@ impl Kernel {
             self.finish(now, ask, Err(Setback::Refused(Refusal::Invalid(why))));
             return;
         }
-        let poll = Poll {
-            ask,
-            max: usize::try_from(max.max(1)).unwrap_or(usize::MAX),
-            until: now.mono + wait.min(WAIT_MAX),
-        };
-        let outside = self.home.outside.entry(agent).or_default();
-        if outside.incarnation != incarnation {
-            *outside = Outside { incarnation, ..Outside::default() };
+        if !self.home.outside.knows(agent, incarnation) {
+            let held = self.leases_held(agent, incarnation);
+            self.home.outside.enter(agent, incarnation, held);
         }
-        outside.polls.push_back(poll);
-        self.home.offers_at = Time::ZERO;
-        self.answer_polls(now);
+        let max = usize::try_from(max.max(1)).unwrap_or(usize::MAX);
+        self.home.outside.open(agent, ask, max, now.mono + wait.min(WAIT_MAX));
+        self.answer_worker(now, agent);
     }
 
     /// Nobody waits with this ask any more.
     pub(crate) fn forget_poll(&mut self, ask: u64) {
-        for outside in self.home.outside.values_mut() {
-            let before = outside.polls.len();
-            outside.polls.retain(|poll| poll.ask != ask);
-            if outside.polls.len() != before {
-                self.home.offers_at = Time::ZERO;
-            }
+        self.home.outside.close(ask);
+    }
+
+    fn leases_held(&self, agent: AgentId, incarnation: Incarnation) -> BTreeSet<LeaseKey> {
+        let leases = self.view.leases_of(agent);
+        let held = leases.filter(|lease| lease.incarnation == incarnation);
+        held.map(|lease| (lease.task, lease.token)).collect()
+    }
+
+    /// A worker has leases that it does not know of, or waits anew.
+    pub(crate) fn answer_worker(&mut self, now: Now, agent: AgentId) {
+        for (ask, given) in self.home.outside.give(agent) {
+            self.note_starts(&given);
+            let grants = given.iter().filter_map(|(task, token)| {
+                self.view.grant(*task).filter(|grant| grant.lease.token == *token)
+            });
+            let leases = Reply::Leases(grants.collect());
+            self.finish(now, ask, Ok(Done::Door(Box::new(leases))));
         }
     }
 
-    pub(crate) fn answer_polls(&mut self, now: Now) {
-        let mut answers = Vec::new();
-        for (agent, outside) in &mut self.home.outside {
-            if outside.polls.is_empty() {
-                continue;
-            }
-            let held: BTreeSet<(TaskId, Token)> = self
-                .view
-                .leases_of(*agent)
-                .filter(|lease| lease.incarnation == outside.incarnation)
-                .map(|lease| key(&lease))
-                .collect();
-            outside.delivered.retain(|lease| held.contains(lease));
-            let mut waiting: VecDeque<_> =
-                held.into_iter().filter(|lease| !outside.delivered.contains(lease)).collect();
-            while !waiting.is_empty() {
-                let Some(poll) = outside.polls.pop_front() else { break };
-                let given: Vec<_> = waiting.drain(..poll.max.min(waiting.len())).collect();
-                outside.delivered.extend(given.iter().copied());
-                answers.push((poll.ask, given));
-            }
-            while outside.polls.front().is_some_and(|poll| poll.until <= now.mono) {
-                if let Some(poll) = outside.polls.pop_front() {
-                    answers.push((poll.ask, Vec::new()));
+    /// Brings what workers know in line with the leases of record, all at once.
+    pub(crate) fn reconcile_outside(&mut self, now: Now) {
+        let workers = &self.home.outside.workers;
+        let known: Vec<_> =
+            workers.iter().map(|(agent, worker)| (*agent, worker.incarnation)).collect();
+        for (agent, incarnation) in known {
+            let held = self.leases_held(agent, incarnation);
+            if let Some(worker) = self.home.outside.workers.get_mut(&agent) {
+                worker.delivered.retain(|lease| held.contains(lease));
+                worker.waiting = &held - &worker.delivered;
+                if worker.is_idle() {
+                    self.home.outside.changed.insert(agent);
                 }
             }
+            self.answer_worker(now, agent);
         }
-        if !answers.is_empty() {
-            self.home.offers_at = Time::ZERO;
-        }
-        for (ask, given) in answers {
-            self.note_starts(&given);
-            let grants = given.iter().filter_map(|(task, _token)| self.view.grant(*task)).collect();
-            self.finish(now, ask, Ok(Done::Door(Box::new(Reply::Leases(grants)))));
+    }
+
+    pub(crate) fn end_polls(&mut self, now: Now) {
+        for ask in self.home.outside.ended(now.mono) {
+            self.finish(now, ask, Ok(Done::Door(Box::new(Reply::Leases(Vec::new())))));
         }
     }
 
     pub(crate) fn tell_offers(&mut self, now: Now) {
-        if self.home.offers_at > now.mono {
-            return;
+        let all = self.home.outside.repeat_at <= now.mono;
+        if all {
+            self.home.outside.repeat_at = now.mono + OFFER_EVERY;
         }
-        self.home.offers_at = now.mono + OFFER_EVERY;
         let as_of = self.applied;
-        let offers: Vec<Control> = self
-            .home
-            .outside
-            .iter()
-            .map(|(agent, outside)| {
-                let open = outside.polls.iter().map(|poll| poll.max).sum::<usize>();
-                Control::Offer {
-                    agent: *agent,
-                    incarnation: outside.incarnation,
-                    open: u32::try_from(open).unwrap_or(u32::MAX),
-                    as_of,
-                }
-            })
-            .collect();
-        for offer in offers {
-            self.tell_leader(now, offer);
+        for (agent, incarnation, open) in self.home.outside.offers(all) {
+            self.tell_leader(now, Control::Offer { agent, incarnation, open, as_of });
         }
-        // One that waits no more was told so once; it comes back with its next poll.
-        let view = &self.view;
-        self.home
-            .outside
-            .retain(|agent, outside| !outside.polls.is_empty() || view.leases_count(*agent) > 0);
     }
 }

@@ -49,6 +49,65 @@ pub(crate) struct Placement {
     /// Picks whose leases run, to be observed when they end.
     open: BTreeMap<TaskId, (Token, Open)>,
     wake: Option<Time>,
+    /// Something was applied, offered or reached since the last round: what it left may go now.
+    pub(crate) stale: bool,
+}
+
+/// Agents that could be given work of one kind, and how many slots each has free.
+#[derive(Debug, Default)]
+struct Free {
+    agents: BTreeMap<AgentId, (Candidate, u32)>,
+    /// Agents with a slot free.
+    open: u32,
+    slots: usize,
+}
+
+impl Free {
+    fn add(&mut self, candidate: Candidate, slots: u32) {
+        self.open += 1;
+        self.slots = self.slots.saturating_add(usize::try_from(slots).unwrap_or(usize::MAX));
+        self.agents.insert(candidate.agent, (candidate, slots));
+    }
+
+    /// Takes one of an agent's slots; false where it has none.
+    fn take(&mut self, agent: AgentId) -> bool {
+        let Some((_candidate, slots)) = self.agents.get_mut(&agent) else { return false };
+        if *slots == 0 {
+            return false;
+        }
+        *slots -= 1;
+        self.open -= u32::from(*slots == 0);
+        true
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        let open = self.agents.values().filter(|(_candidate, slots)| *slots > 0);
+        open.map(|(candidate, _slots)| candidate.clone()).collect()
+    }
+}
+
+/// Begins a round of `tasks` choices: one table and one count of each agent for all of them.
+fn begin_round(pool: &mut Pool, free: &Free, tasks: usize) {
+    for (candidate, slots) in free.agents.values() {
+        pool.set_in_flight(candidate.agent, candidate.capacity.saturating_sub(*slots));
+    }
+    pool.set(free.candidates());
+    pool.expect(tasks);
+}
+
+/// Asks the policy over the agents that have a slot free, for the first of `left` tasks.
+fn choose(pool: &mut Pool, free: &mut Free, left: usize) -> Option<Choice> {
+    loop {
+        let choice = pool.choose()?;
+        let candidates = free.open;
+        if free.take(choice.candidate.agent) {
+            return Some(Choice { candidates, ..choice });
+        }
+        // It has become full since the table was made: the next one leaves out all that have.
+        pool.close(choice.pick, 0, Outcome::Unused);
+        pool.set(free.candidates());
+        pool.expect(left);
+    }
 }
 
 impl Placement {
@@ -61,6 +120,7 @@ impl Placement {
         self.pools.clear();
         self.open.clear();
         self.epoch = epoch;
+        self.stale = true;
     }
 
     fn promise(&mut self, agent: AgentId) {
@@ -83,6 +143,7 @@ impl Placement {
         placed: Placed,
         tokens: &[Result<Token, Unassigned>],
     ) {
+        self.stale = true;
         for (at, (assignment, pick)) in placed.assignments.iter().zip(placed.picks).enumerate() {
             self.under_way.remove(&assignment.task);
             self.release(assignment.agent);
@@ -147,9 +208,14 @@ impl Kernel {
         if leading.placement.epoch != self.policy.epoch {
             leading.placement.set_policy(self.policy.epoch);
         }
-        leading.placement.wake = self
+        let placement = &mut leading.placement;
+        if !placement.stale && placement.wake.is_none_or(|wake| wake > now.mono) {
+            return Vec::new();
+        }
+        placement.stale = false;
+        placement.wake = self
             .view
-            .next_ready()
+            .next_ready(now.wall)
             .map(|at| now.mono + at.since(now.wall).max(Duration::from_millis(1)));
         let waiting: Vec<Arc<Wanted>> = self.view.wanted(now.wall).cloned().collect();
         waiting.into_iter().filter_map(|wanted| self.place_set(now, wanted)).collect()
@@ -157,14 +223,13 @@ impl Kernel {
 
     fn place_set(&mut self, now: Now, wanted: Arc<Wanted>) -> Option<Placed> {
         let mut free = self.free_slots(&wanted);
-        let total: u64 = free.values().map(|(_candidate, free)| u64::from(*free)).sum();
-        if total == 0 {
+        if free.slots == 0 {
             return None;
         }
         let leading = self.leading.as_mut()?;
         let under_way = leading.placement.under_way.len();
         let room = ASSIGN_BATCH.min(UNDER_WAY_MAX.saturating_sub(under_way));
-        let limit = room.min(usize::try_from(total).unwrap_or(usize::MAX));
+        let limit = room.min(free.slots);
         // Tasks under way still count as ready in the view, so look past them.
         let ready = self.view.ready_tasks(&wanted, now.wall, limit + under_way);
         let tasks: Vec<TaskId> = ready
@@ -175,8 +240,14 @@ impl Kernel {
             .collect();
         let mut placed =
             Placed { assignments: Vec::new(), wanted: Arc::clone(&wanted), picks: Vec::new() };
-        for task in tasks {
-            let Some(choice) = self.choose(&wanted, &mut free) else { break };
+        let mut pool = leading
+            .placement
+            .pools
+            .remove(&wanted)
+            .unwrap_or_else(|| Pool::new(self.source.open(&self.policy, self.config.seed), 1));
+        begin_round(&mut pool, &free, tasks.len());
+        for (at, task) in tasks.iter().copied().enumerate() {
+            let Some(choice) = choose(&mut pool, &mut free, tasks.len() - at) else { break };
             let term_ms = self.term_of(task);
             let policy = self.policy.name.clone();
             placed.assignments.push(Assignment {
@@ -196,38 +267,16 @@ impl Kernel {
                 leading.placement.promise(choice.candidate.agent);
             }
         }
+        if let Some(leading) = &mut self.leading {
+            leading.placement.pools.insert(wanted, pool);
+        }
         (!placed.assignments.is_empty()).then_some(placed)
     }
 
-    /// Asks the policy over the agents that have a slot free.
-    fn choose(
-        &mut self,
-        wanted: &Arc<Wanted>,
-        free: &mut BTreeMap<AgentId, (Candidate, u32)>,
-    ) -> Option<Choice> {
-        free.retain(|_agent, (_candidate, slots)| *slots > 0);
-        let leading = self.leading.as_mut()?;
-        let (policy, source, seed) = (&self.policy, self.source.as_ref(), self.config.seed);
-        let pool = leading
-            .placement
-            .pools
-            .entry(Arc::clone(wanted))
-            .or_insert_with(|| Pool::new(source.open(policy, seed), 1));
-        pool.set(free.values().map(|(candidate, _free)| candidate.clone()).collect());
-        for (agent, (candidate, slots)) in free.iter() {
-            pool.set_in_flight(*agent, candidate.capacity.saturating_sub(*slots));
-        }
-        let choice = pool.choose()?;
-        if let Some((_candidate, slots)) = free.get_mut(&choice.candidate.agent) {
-            *slots -= 1;
-        }
-        Some(choice)
-    }
-
     /// Agents that could be given such work, and how many slots each has free.
-    fn free_slots(&self, wanted: &Wanted) -> BTreeMap<AgentId, (Candidate, u32)> {
-        let Some(leading) = &self.leading else { return BTreeMap::new() };
-        let mut free = BTreeMap::new();
+    fn free_slots(&self, wanted: &Wanted) -> Free {
+        let mut free = Free::default();
+        let Some(leading) = &self.leading else { return free };
         for agent in self.view.agents_for(wanted) {
             let lives = self.view.assignable(agent.id) == Some(agent.incarnation);
             if !lives || !self.is_reachable(agent.spec.node) {
@@ -238,15 +287,11 @@ impl Kernel {
             let open = if agent.spec.hosted {
                 agent.spec.slots.saturating_sub(held)
             } else {
-                leading
-                    .offers
-                    .get(&agent.id)
-                    .filter(|offer| offer.incarnation == agent.incarnation)
-                    .map_or(0, crate::leading::Offer::left)
+                leading.offers.left(agent.id, agent.incarnation)
             };
             let slots = open.saturating_sub(promised);
             if slots > 0 {
-                free.insert(agent.id, (self.candidate(agent), slots));
+                free.add(self.candidate(agent), slots);
             }
         }
         free
@@ -256,5 +301,77 @@ impl Kernel {
         let asked = self.view.timeouts(task).and_then(|timeouts| timeouts.heartbeat_ms);
         let default = u64::try_from(self.config.lease_term.as_millis()).unwrap_or(u64::MAX);
         asked.unwrap_or(default).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_dispatch::{NativeSource, PolicyRef, PolicySource};
+    use quorate_types::{Incarnation, LoadReading, NodeId};
+
+    use super::*;
+
+    /// One agent for each number of slots free.
+    fn free(slots: &[u32]) -> Free {
+        let mut free = Free::default();
+        for (agent, slots) in (1..).zip(slots) {
+            let candidate = Candidate {
+                agent: AgentId(agent),
+                incarnation: Incarnation(1),
+                node: NodeId(1),
+                capacity: 10,
+                weight: 1,
+                reading: LoadReading::default(),
+            };
+            free.add(candidate, *slots);
+        }
+        free
+    }
+
+    fn pool(policy: &str) -> Pool {
+        let policy = PolicyRef { name: policy.to_owned(), ..PolicyRef::default() };
+        Pool::new(NativeSource.open(&policy, 7), 1)
+    }
+
+    fn round(pool: &mut Pool, mut free: Free) -> Vec<AgentId> {
+        let tasks = free.slots;
+        begin_round(pool, &free, tasks);
+        let chosen = (0..tasks).map(|at| choose(pool, &mut free, tasks - at));
+        chosen.map(|choice| choice.expect("a slot is free").candidate.agent).collect()
+    }
+
+    #[test]
+    fn a_round_gives_every_slot_once_and_makes_few_tables() {
+        for (policy, tables) in [("round-robin", 1), ("least-used", 1), ("peak-ewma", 8)] {
+            let mut pool = pool(policy);
+            let mut chosen = round(&mut pool, free(&[5; 8]));
+            chosen.sort_unstable();
+            let expected: Vec<_> = (1..=8).flat_map(|agent| [AgentId(agent); 5]).collect();
+            assert_eq!(chosen, expected, "{policy}");
+            assert!(pool.revision() <= tables, "{policy} was shown {} tables", pool.revision());
+        }
+    }
+
+    #[test]
+    fn an_agent_that_fills_up_is_left_out_and_counted_out() {
+        let mut pool = pool("round-robin");
+        let mut free = free(&[1, 3]);
+        begin_round(&mut pool, &free, 4);
+        let mut next = |left| {
+            let choice = choose(&mut pool, &mut free, left)?;
+            Some((choice.candidate.agent.0, choice.candidates))
+        };
+        let chosen: Vec<_> = [4, 3, 2, 1, 1].into_iter().filter_map(&mut next).collect();
+        assert_eq!(chosen, [(1, 2), (2, 1), (2, 1), (2, 1)], "then nobody is left");
+    }
+
+    #[test]
+    fn the_counts_of_a_round_are_those_of_record() {
+        let mut pool = pool("least-used");
+        let chosen = round(&mut pool, free(&[2, 4]));
+        let agents: Vec<_> = chosen.iter().map(|agent| agent.0).collect();
+        assert_eq!(agents, [2, 2, 1, 2, 1, 2], "8 and 6 in hand, the emptier first");
+        let again: Vec<_> = round(&mut pool, free(&[3, 2])).iter().map(|agent| agent.0).collect();
+        assert_eq!(again, [1, 1, 2, 1, 2], "7 and 8 at the next look");
     }
 }

@@ -2,6 +2,7 @@
 //! them into the index that routing uses.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use quorate_dispatch::{Candidate, Entry};
 use quorate_ledger::Agent;
@@ -14,6 +15,9 @@ use crate::kernel::Kernel;
 /// What is assumed of an agent that has said nothing yet: idle and sound.
 const UNREAD: LoadReading =
     LoadReading { in_flight: 0, load: 0, latency_us: 0, success_ppm: 1_000_000 };
+
+/// Readings are flushed this often between nodes, so that one is late by as much anyway.
+const READINGS_EVERY: Duration = Duration::from_millis(10);
 
 /// The membership core of this node.
 ///
@@ -28,7 +32,7 @@ pub(crate) fn membership(config: &KernelConfig, now: Now, seed: u64) -> Membersh
 impl Kernel {
     pub(crate) fn peer_up(&mut self, now: Now, peer: NodeId) {
         self.up.insert(peer);
-        self.registry_stale = true;
+        self.reachability_changed();
         self.members.peer_up(now.mono, peer);
         self.redirect_asks(now);
         if self.leadership.leader == Some(peer) {
@@ -39,7 +43,7 @@ impl Kernel {
     pub(crate) fn peer_gone(&mut self, now: Now, peer: NodeId, how: Gone) {
         tracing::info!(node = %self.config.node, %peer, ?how, "peer gone");
         self.up.remove(&peer);
-        self.registry_stale = true;
+        self.reachability_changed();
         self.members.peer_gone(now.mono, peer, how);
         self.follow_members();
         self.refresh_registry(now);
@@ -68,10 +72,20 @@ impl Kernel {
                 }
                 membership::Effect::StatusChanged { node, from, to, reason, .. } => {
                     tracing::info!(at = %self.config.node, %node, ?from, ?to, %reason, "member status");
-                    self.registry_stale = true;
+                    self.reachability_changed();
                 }
-                membership::Effect::ReadingChanged { .. } => self.registry_stale = true,
+                membership::Effect::ReadingChanged { agent, .. } => {
+                    self.readings_changed.insert(agent);
+                }
             }
+        }
+    }
+
+    /// Other nodes than before may be given work.
+    fn reachability_changed(&mut self) {
+        self.registry_stale = true;
+        if let Some(leading) = &mut self.leading {
+            leading.placement.stale = true;
         }
     }
 
@@ -103,11 +117,23 @@ impl Kernel {
         }
     }
 
-    /// Rebuilds the index of agents that calls can be routed to, if anything moved.
-    pub(crate) fn refresh_registry(&mut self, _now: Now) {
-        if !std::mem::take(&mut self.registry_stale) {
+    /// Brings the index of agents that calls can be routed to up to date. It is built anew when
+    /// agents or nodes came or went. Readings are taken in at the pace of gossip, each by itself:
+    /// every change of the index costs every router a new table.
+    pub(crate) fn refresh_registry(&mut self, now: Now) {
+        if !self.registry_stale {
+            if self.readings_at <= now.mono && !self.readings_changed.is_empty() {
+                self.readings_at = now.mono + READINGS_EVERY;
+                let changed = std::mem::take(&mut self.readings_changed);
+                let readings =
+                    changed.into_iter().map(|agent| (agent, self.reading(agent).unwrap_or(UNREAD)));
+                let readings: Vec<_> = readings.collect();
+                self.registry.set_readings(readings);
+            }
             return;
         }
+        self.registry_stale = false;
+        self.readings_changed.clear();
         let entries: BTreeMap<AgentId, Entry> = self
             .view
             .agents()

@@ -33,6 +33,10 @@ struct One {
     told: Vec<Result<CallEvent, Refusal>>,
     /// While it is there the log takes proposals and commits none.
     held: Option<Vec<Effect>>,
+    /// Whether what is applied comes without its events, as from a snapshot.
+    mute: bool,
+    /// How often the kernel was asked to settle while time passed.
+    steps: u32,
     work: Vec<(WorkId, WorkOrder)>,
 }
 
@@ -70,6 +74,8 @@ impl One {
             answers: Vec::new(),
             told: Vec::new(),
             held: None,
+            mute: false,
+            steps: 0,
             work: Vec::new(),
         };
         one.lead(true);
@@ -137,8 +143,9 @@ impl One {
         let applied = self.ledger.apply(index, entry).expect("a known entry");
         let view = Arc::new(self.ledger.clone());
         let outcome = applied.outcome;
+        let events = if self.mute { Vec::new() } else { applied.events };
         [
-            Input::Applied { group, index, events: applied.events, view },
+            Input::Applied { group, index, events, view },
             Input::Proposed(ticket, Ok((index, outcome))),
         ]
     }
@@ -149,6 +156,7 @@ impl One {
         while self.now < end {
             let due = self.kernel.poll_timeout().unwrap_or(end);
             self.now = due.clamp(self.now + Duration::from_millis(1), end);
+            self.steps += 1;
             self.kernel.settle(self.now());
             for input in self.carry_out() {
                 self.give(input);
@@ -357,6 +365,55 @@ fn a_task_that_was_started_in_time_is_left_alone() {
     assert_eq!(both, [TaskState::Leased; 2], "a new leader is told what has started");
     let attempts = [hosted, taken].map(|task| one.ledger.task(task).map(|view| view.attempts));
     assert_eq!(attempts, [Some(1); 2], "and nothing was begun twice");
+}
+
+#[test]
+fn a_lease_committed_after_its_worker_hung_up_waits_for_its_next_poll() {
+    let mut one = One::with_agents(&[]);
+    let worker = one.register("echo");
+    let task = one.submit("echo");
+    one.held = Some(Vec::new());
+    let gone = one.take(worker, 10_000);
+    one.give(Input::Forget(gone));
+    one.release();
+    assert_eq!(one.state(task), TaskState::Leased);
+    let poll = one.take(worker, 1_000);
+    let [LeaseGrant { lease, .. }] = &one.leases(poll)[..] else { panic!("one lease") };
+    assert_eq!(lease.task, task);
+
+    let poll = one.take(worker, 100);
+    one.pass(Duration::from_millis(150));
+    assert!(one.leases(poll).is_empty(), "it is told once");
+}
+
+#[test]
+fn leases_that_a_snapshot_brings_are_begun_and_those_it_lacks_are_dropped() {
+    let mut one = One::with_agents(&["echo"]);
+    let worker = one.register("sing");
+    one.mute = true;
+    let poll = one.take(worker, 1_000);
+    let (hosted, taken) = (one.submit("echo"), one.submit("sing"));
+    assert_eq!(one.work.len(), 1, "the hosted agent has its work");
+    assert_eq!(one.leases(poll)[0].lease.task, taken);
+    let Reply::Done = one.reply(Request::Cancel(hosted)) else { panic!("cancelled") };
+    assert!(one.work.is_empty(), "work that nobody wants is cancelled");
+}
+
+#[test]
+fn a_task_that_may_not_start_yet_is_leased_at_its_time() {
+    let mut one = One::with_agents(&["echo"]);
+    let not_before = Some(one.now + Duration::from_millis(500));
+    let later = |capability| TaskSpec { not_before, ..task(capability) };
+    let (able, unable) = (one.submit_spec(later("echo")), one.submit_spec(later("sing")));
+    one.pass(Duration::from_millis(490));
+    assert_eq!(one.state(able), TaskState::Queued);
+    one.pass(Duration::from_millis(20));
+    assert_eq!(one.state(able), TaskState::Leased);
+
+    one.steps = 0;
+    one.pass(Duration::from_secs(2));
+    assert_eq!(one.state(unable), TaskState::Queued);
+    assert!(one.steps < 500, "{} steps while nobody can take what is due", one.steps);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! leases alive, for the doors.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use quorate_types::door::{AgentFilter, TaskFilter};
@@ -146,9 +147,10 @@ impl Ledger {
         queue.map_or_else(Vec::new, |queue| queue.ready(now, limit))
     }
 
-    /// The earliest time at which a task that may not be leased yet will be ready.
-    pub fn next_ready(&self) -> Option<Time> {
-        self.shard.places.wakes.get_min().map(|(from, _id)| *from)
+    /// The earliest time after `now` at which a task that may not be leased yet will be ready.
+    pub fn next_ready(&self, now: Time) -> Option<Time> {
+        let after = (Bound::Excluded((now, TaskId(u64::MAX))), Bound::Unbounded);
+        self.shard.places.wakes.range(after).next().map(|(from, _id)| *from)
     }
 
     /// The earliest time at which `Sweep` will have something to do.

@@ -146,7 +146,7 @@ fn failures_back_off_and_end_as_a_dead_letter() {
         let repeated = world.apply(fail(id, token, true));
         assert_eq!((repeated.outcome, repeated.events), (Outcome::Done, vec![]));
 
-        let next = world.ledger.next_ready().expect("a retry");
+        let next = world.ledger.next_ready(world.now).expect("a retry");
         let wait = next.since(world.now);
         let longest = Duration::from_millis(longest_ms);
         assert!(wait <= longest && wait >= longest / 2, "{wait:?} of {longest:?}");
@@ -298,7 +298,7 @@ fn the_first_come_and_the_more_urgent_go_first() {
     assert_eq!(order(&world, then), all, "to a reader whose clock is ahead of the log");
     world.wait(Duration::from_secs(1)).apply(ShardCommand::Sweep);
     assert_eq!(order(&world, world.now), all, "and once the log has followed");
-    assert_eq!(world.ledger.next_ready(), None);
+    assert_eq!(world.ledger.next_ready(world.now), None);
 }
 
 #[test]

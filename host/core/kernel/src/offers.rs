@@ -1,0 +1,103 @@
+//! Slots that outside agents wait with, in the leader's memory. An offer is a
+//! count beyond the leases that its agent knew of; those given since are taken off.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use quorate_types::{AgentId, Incarnation, Index, Time};
+
+/// An offer that is not repeated within this span is over.
+const OFFER_FOR: Duration = Duration::from_millis(1500);
+
+#[derive(Debug)]
+struct Offer {
+    incarnation: Incarnation,
+    open: u32,
+    until: Time,
+    /// Leases committed after the offer was made, by index.
+    granted: Vec<Index>,
+}
+
+/// The newest offer of each agent that waits.
+#[derive(Debug, Default)]
+pub(crate) struct Offers {
+    table: BTreeMap<AgentId, Offer>,
+    ends: BTreeSet<(Time, AgentId)>,
+}
+
+impl Offers {
+    /// An offer made by an agent that knew of the leases up to `as_of`; it replaces every earlier
+    /// one, and an empty one ends them.
+    pub(crate) fn take(
+        &mut self,
+        now: Time,
+        agent: AgentId,
+        (incarnation, open): (Incarnation, u32),
+        as_of: Index,
+    ) {
+        let mut granted = self.remove(agent).map_or_else(Vec::new, |offer| offer.granted);
+        if open == 0 {
+            return;
+        }
+        granted.retain(|index| *index > as_of);
+        let until = now + OFFER_FOR;
+        self.ends.insert((until, agent));
+        self.table.insert(agent, Offer { incarnation, open, until, granted });
+    }
+
+    /// The entry at `index` gave the agent a lease.
+    pub(crate) fn granted(&mut self, agent: AgentId, index: Index) {
+        if let Some(offer) = self.table.get_mut(&agent) {
+            offer.granted.push(index);
+        }
+    }
+
+    /// Leases that this life of the agent may still be given.
+    pub(crate) fn left(&self, agent: AgentId, incarnation: Incarnation) -> u32 {
+        let offer = self.table.get(&agent).filter(|offer| offer.incarnation == incarnation);
+        offer.map_or(0, |offer| {
+            offer.open.saturating_sub(u32::try_from(offer.granted.len()).unwrap_or(u32::MAX))
+        })
+    }
+
+    /// Forgets offers that were not repeated in time.
+    pub(crate) fn expire(&mut self, now: Time) {
+        while let Some((until, agent)) = self.ends.first().copied()
+            && until <= now
+        {
+            self.remove(agent);
+        }
+    }
+
+    fn remove(&mut self, agent: AgentId) -> Option<Offer> {
+        let offer = self.table.remove(&agent)?;
+        self.ends.remove(&(offer.until, agent));
+        Some(offer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_given_since_an_offer_was_made_is_taken_off() {
+        let mut offers = Offers::default();
+        let (agent, life) = (AgentId(1), Incarnation(2));
+        offers.take(Time(0), agent, (life, 3), Index(10));
+        offers.granted(agent, Index(11));
+        offers.granted(agent, Index(12));
+        assert_eq!(offers.left(agent, life), 1);
+        assert_eq!(offers.left(agent, Incarnation(1)), 0, "another life offers nothing");
+        offers.take(Time(5), agent, (life, 2), Index(11));
+        assert_eq!(offers.left(agent, life), 1, "one of the two is in the new count already");
+
+        offers.expire(Time(0) + OFFER_FOR);
+        assert_eq!(offers.left(agent, life), 1, "the second offer lives longer than the first");
+        offers.expire(Time(5) + OFFER_FOR);
+        assert_eq!(offers.left(agent, life), 0);
+        offers.take(Time(9), agent, (life, 2), Index(12));
+        offers.take(Time(9), agent, (life, 0), Index(12));
+        assert_eq!(offers.left(agent, life), 0);
+    }
+}
