@@ -7,6 +7,8 @@ use quorate_sdk::balancer::{Balancer, Columns};
 use quorate_sdk::{Config, Fault, Outcome, Slot, Snapshot, SplitMix64, invalid};
 
 const CHOICES_MAX: usize = 16;
+/// The drawing where there are no more slots than choices.
+const EVERY_PLACE: [usize; CHOICES_MAX] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 const IN_FLIGHT_MAX: u64 = 65_535;
 const ONE_PPM: u32 = 1_000_000;
 const SUCCESS_PPM_MIN: u32 = 62_500;
@@ -98,27 +100,34 @@ impl PeakEwma {
     }
 
     /// Draws distinct places by Floyd's algorithm.
+    #[inline]
     fn draw<'a>(&mut self, drawn: &'a mut [usize; CHOICES_MAX]) -> &'a [usize] {
         let first = self.slots.len() - self.choices;
         for nth in 0..self.choices {
             let last = first + nth;
             let place = self.random.below(number(last + 1)) as usize;
-            drawn[nth] = if drawn[..nth].contains(&place) { last } else { place };
+            // Without a branch on what was drawn: no processor foresees it.
+            let seen = drawn[..nth].iter().fold(false, |seen, earlier| seen | (*earlier == place));
+            drawn[nth] = if seen { last } else { place };
         }
         &drawn[..self.choices]
     }
 
-    fn best(&self, places: impl Iterator<Item = usize> + Clone) -> usize {
-        let latencies = places.clone().map(|place| self.seats[place].latency_us);
-        let best_us = latencies.filter(|latency| *latency > 0).min().unwrap_or(1);
+    /// The place with the lowest price; of equal ones the lowest. Written without a branch on
+    /// prices, which are as good as random.
+    #[inline]
+    fn best(&self, places: &[usize]) -> usize {
+        // One less than each, so that zero, which is unknown, becomes the highest.
+        let latencies = places.iter().map(|place| self.seats[*place].latency_us.wrapping_sub(1));
+        let best_us = latencies.fold(u32::MAX, u32::min).wrapping_add(1).max(1);
         let (mut best, mut lowest) = (usize::MAX, u64::MAX);
-        for place in places {
+        for &place in places {
             let seat = &self.seats[place];
             let price = seat.price(self.halvings(seat.at), best_us);
             // No price reaches u64::MAX, so the first one always wins.
-            if price < lowest || (price == lowest && place < best) {
-                (best, lowest) = (place, price);
-            }
+            let wins = (price < lowest) | ((price == lowest) & (place < best));
+            best = if wins { place } else { best };
+            lowest = if wins { price } else { lowest };
         }
         best
     }
@@ -202,15 +211,12 @@ impl Balancer for PeakEwma {
 
     fn pick(&mut self, _: u64, _: u32) -> Option<Slot> {
         let count = self.slots.len();
-        let place = if count == 0 {
+        if count == 0 {
             return None;
-        } else if count <= self.choices {
-            self.best(0..count)
-        } else {
-            let mut drawn = [0; CHOICES_MAX];
-            let drawn = self.draw(&mut drawn);
-            self.best(drawn.iter().copied())
-        };
+        }
+        let mut drawn = EVERY_PLACE;
+        let drawn = if count <= self.choices { &drawn[..count] } else { self.draw(&mut drawn) };
+        let place = self.best(drawn);
         let seat = &mut self.seats[place];
         seat.in_flight = (seat.in_flight + 1).min(IN_FLIGHT_MAX);
         self.slots.get(place).copied()
