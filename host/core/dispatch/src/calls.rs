@@ -315,6 +315,18 @@ impl Calls {
         };
         call.attempts += 1;
         let Candidate { agent, incarnation, node, .. } = choice.candidate;
+        tracing::debug!(
+            trace = %call.spec.trace,
+            call = %id,
+            attempt = call.attempts,
+            %agent,
+            %node,
+            candidates = choice.candidates,
+            policy = self.policy.name,
+            policy_epoch = self.policy.epoch.0,
+            fallback = choice.pick.fallback,
+            "call routed"
+        );
         call.now_at =
             Some(Attempt { agent, node, pick: choice.pick, begun: now, epoch: self.policy.epoch });
         self.effects.push_back(CallEffect::Dispatch {

@@ -55,7 +55,13 @@ impl Kernel {
 
     fn carry_out_request(&mut self, now: Now, id: u64, request: Request) {
         match request {
-            Request::Submit(batch) => self.propose_for(now, id, ShardCommand::Submit(batch)),
+            Request::Submit(batch) => {
+                for submission in &batch {
+                    let (node, trace) = (self.config.node, submission.spec.trace);
+                    tracing::debug!(%node, %trace, "submission proposed");
+                }
+                self.propose_for(now, id, ShardCommand::Submit(batch));
+            }
             Request::Cancel(task) => self.propose_for(now, id, ShardCommand::Cancel(task)),
             Request::Complete(task, token, result) => {
                 self.propose_for(now, id, ShardCommand::Complete { task, token, result });

@@ -270,7 +270,28 @@ impl Kernel {
         if let Some(leading) = &mut self.leading {
             leading.placement.pools.insert(wanted, pool);
         }
+        self.tell_placed(&placed);
         (!placed.assignments.is_empty()).then_some(placed)
+    }
+
+    /// For the log: which task of which trace goes where, and why there.
+    fn tell_placed(&self, placed: &Placed) {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        for assignment in &placed.assignments {
+            tracing::debug!(
+                node = %self.config.node,
+                trace = %self.view.trace_of(assignment.task).unwrap_or_default(),
+                task = %assignment.task,
+                agent = %assignment.agent,
+                candidates = assignment.candidates,
+                policy = assignment.policy,
+                policy_epoch = assignment.policy_epoch.0,
+                fallback = assignment.fallback,
+                "task placed"
+            );
+        }
     }
 
     /// Agents that could be given such work, and how many slots each has free.

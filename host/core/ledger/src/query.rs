@@ -10,7 +10,7 @@ use quorate_types::task::NAMESPACE_DEFAULT;
 use quorate_types::view::{AgentView, LeaseGrant, LeaseView, PolicyView, TaskPage, TaskView, Why};
 use quorate_types::{
     AgentId, CapabilitySet, Digest, GroupId, Incarnation, NodeId, PolicyEpoch, Refusal, TaskId,
-    TaskState, Time, Timeouts, Wanted,
+    TaskState, Time, Timeouts, TraceId, Wanted,
 };
 
 use crate::ledger::{Ledger, SLOT_BALANCER};
@@ -33,6 +33,11 @@ impl Ledger {
     /// A task's timeouts.
     pub fn timeouts(&self, id: TaskId) -> Option<&Timeouts> {
         self.shard.task(id).map(|task| &task.spec.timeouts)
+    }
+
+    /// The trace of the request that submitted a task.
+    pub fn trace_of(&self, id: TaskId) -> Option<TraceId> {
+        self.shard.task(id).map(|task| task.spec.trace)
     }
 
     /// Whether a task of this id once was, and its record is no longer kept.

@@ -45,6 +45,9 @@ impl Mailbox {
 impl Observer for Mailbox {
     fn applied(&self, group: GroupId, index: Index, events: &[EventKind], view: &Arc<Ledger>) {
         self.events.append(index, events);
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            tell_applied(group, index, events, view);
+        }
         // Bounded by what the raft room has under way: it must not be lost.
         self.inputs.push_always(Input::Applied {
             group,
@@ -69,6 +72,15 @@ impl Observer for Mailbox {
         if self.failed.set(reason).is_ok() {
             self.inputs.close();
         }
+    }
+}
+
+/// For the log: what an entry did to which task of which trace.
+fn tell_applied(group: GroupId, index: Index, events: &[EventKind], view: &Ledger) {
+    for event in events {
+        let EventKind::Task { task, state, .. } = event else { continue };
+        let trace = view.trace_of(*task).unwrap_or_default();
+        tracing::debug!(%group, %index, %trace, %task, %state, "applied");
     }
 }
 

@@ -130,7 +130,17 @@ impl AgentInstance {
             attempt = work.attempt,
             trace = %work.trace,
         );
-        self.handle_in_span(work).instrument(span).await
+        async {
+            tracing::debug!("work begins");
+            let ended = self.handle_in_span(work).await;
+            match &ended {
+                Ok(_answer) => tracing::debug!("work ended"),
+                Err(fault) => tracing::debug!(%fault, "work failed"),
+            }
+            ended
+        }
+        .instrument(span)
+        .await
     }
 
     async fn handle_in_span(&mut self, work: Work) -> Result<Payload, AgentFault> {
