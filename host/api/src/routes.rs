@@ -10,6 +10,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use quorate_types::Refusal;
+use quorate_types::metrics::Page;
 use quorate_types::problem::{Problem, ProblemKind};
 use serde::Serialize;
 
@@ -124,7 +125,10 @@ async fn readyz(State(api): State<Shared>) -> Answer {
 }
 
 async fn metrics(State(api): State<Shared>) -> Response {
-    let text = api.door.metrics() + &api.meter.text();
+    let mut page = Page::default();
+    let build = [([("version", env!("CARGO_PKG_VERSION"))], 1)];
+    page.gauges("quorate_build_info", "The program's version, as a label.", build);
+    let text = page.into_text() + &api.door.metrics() + &api.meter.text();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 

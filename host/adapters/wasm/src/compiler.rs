@@ -36,6 +36,19 @@ struct Job {
     answer: SyncSender<Answer>,
 }
 
+/// Where the code of components that were asked for came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CompileCounts {
+    /// Kept in memory.
+    pub from_memory: u64,
+    /// Sealed on disk by an earlier compile.
+    pub from_disk: u64,
+    /// Compiled.
+    pub compiled: u64,
+    /// Not to be compiled, or not in time.
+    pub refused: u64,
+}
+
 /// Compiles for one engine.
 pub(crate) struct Compiler {
     engine: Engine,
@@ -43,6 +56,7 @@ pub(crate) struct Compiler {
     time_max: Duration,
     disk: Option<Arc<CompileCache>>,
     kept: Mutex<VecDeque<(Digest, Component)>>,
+    counts: Mutex<CompileCounts>,
     jobs: Mutex<Option<SyncSender<Job>>>,
 }
 
@@ -58,6 +72,7 @@ impl Compiler {
             time_max,
             disk,
             kept: Mutex::default(),
+            counts: Mutex::default(),
             jobs: Mutex::default(),
         }
     }
@@ -65,15 +80,35 @@ impl Compiler {
     /// The compiled component of this digest, from memory, from disk, or made now.
     pub(crate) fn compile(&self, digest: Digest, wasm: &[u8]) -> Result<Component, AdmitError> {
         if let Some(component) = self.recall(digest) {
+            self.count(|counts| &mut counts.from_memory);
             return Ok(component);
         }
         let stored = self.disk.as_ref().and_then(|disk| disk.load(&self.engine, &self.key, digest));
         let component = match stored {
-            Some(component) => component,
-            None => self.make(digest, wasm)?,
+            Some(component) => {
+                self.count(|counts| &mut counts.from_disk);
+                component
+            }
+            None => {
+                let made = self.make(digest, wasm);
+                self.count(|counts| match &made {
+                    Ok(_component) => &mut counts.compiled,
+                    Err(_refused) => &mut counts.refused,
+                });
+                made?
+            }
         };
         self.keep(digest, &component);
         Ok(component)
+    }
+
+    /// What was asked for so far.
+    pub(crate) fn counts(&self) -> CompileCounts {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, which: impl FnOnce(&mut CompileCounts) -> &mut u64) {
+        *which(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner)) += 1;
     }
 
     fn make(&self, digest: Digest, wasm: &[u8]) -> Result<Component, AdmitError> {

@@ -81,6 +81,12 @@ impl GuardedBalancer {
         }
     }
 
+    /// Counts into these from now on, which other guards may share.
+    pub fn counting(mut self, counters: Arc<GuardCounters>) -> Self {
+        self.counters = counters;
+        self
+    }
+
     /// The counters, to be read from anywhere.
     pub fn counters(&self) -> Arc<GuardCounters> {
         Arc::clone(&self.counters)

@@ -41,6 +41,7 @@ pub use agent::{
 };
 pub use balancer::{ComponentBalancer, Failure};
 pub use cache::{CacheError, CompileCache};
+pub use compiler::CompileCounts;
 pub use guarded::{GuardCounters, GuardCounts, GuardedBalancer};
 pub use limits::{AgentLimits, PolicyLimits, ShapeLimits, Slice};
 pub use outline::Outline;

@@ -13,7 +13,7 @@ use crate::balancer::ComponentBalancer;
 use crate::bindings::policy::exports::quorate::balancer::balancing;
 use crate::bindings::policy::{Policy, PolicyPre};
 use crate::cache::CompileCache;
-use crate::compiler::Compiler;
+use crate::compiler::{CompileCounts, Compiler};
 use crate::engine;
 use crate::limits::PolicyLimits;
 use crate::outline::Outline;
@@ -62,6 +62,11 @@ impl PolicyHost {
             linker: Linker::new(&engine),
             shared: Arc::new(Shared { engine, limits, ticker }),
         })
+    }
+
+    /// Where the code of components came from so far.
+    pub fn compiles(&self) -> CompileCounts {
+        self.compiler.counts()
     }
 
     /// Checks, compiles and tries the component. Blocks for as long as that takes, at

@@ -178,21 +178,6 @@ impl Kernel {
         Ok(())
     }
 
-    /// Numbers for `/metrics`: (name, value), monotonic where the name ends in `_total`.
-    pub fn counters(&self) -> Vec<(&'static str, u64)> {
-        let leading = self.leading.as_ref();
-        vec![
-            ("quorate_calls_total", self.calls.begun),
-            ("quorate_call_retries_total", self.calls.retried),
-            ("quorate_calls_in_flight", u64::try_from(self.calls.in_flight()).unwrap_or(u64::MAX)),
-            ("quorate_raft_term", self.leadership.term.0),
-            ("quorate_raft_applied_index", self.applied.0),
-            ("quorate_raft_is_leader", u64::from(leading.is_some())),
-            ("quorate_assignments_total", leading.map_or(0, |leading| leading.assigned)),
-            ("quorate_policy_epoch", self.policy.epoch.0),
-        ]
-    }
-
     pub(crate) fn leads(&self) -> bool {
         self.leadership.leader == Some(self.config.node)
     }

@@ -21,6 +21,7 @@
 //!   `works`, and `outside`, workers that wait at its door.
 //! * `hosting`: calls that agents of this node are asked to do.
 //! * `swap`: policies as the log activates them.
+//! * `figures`: what it says of itself in numbers.
 //! * `presence`: what gossip and the wire say of others.
 
 #![forbid(unsafe_code)]
@@ -28,6 +29,7 @@
 mod asks;
 mod clocks;
 mod errands;
+mod figures;
 mod frame;
 mod home;
 mod hosting;
@@ -44,6 +46,7 @@ mod swap;
 mod tests;
 mod works;
 
+pub use figures::Figure;
 pub use io::{
     AskId, Effect, Input, KernelConfig, LEASE_TERM, LocalAgent, LogSetback, MemberInfo, Now,
     Ticket, WorkFault, WorkId, WorkOrder,

@@ -15,6 +15,7 @@ pub mod faults;
 pub mod http;
 pub mod id;
 pub mod limits;
+pub mod metrics;
 pub mod nearest;
 pub mod problem;
 pub mod quorum;

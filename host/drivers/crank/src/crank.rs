@@ -223,8 +223,8 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Crank<RT, D, W> {
 
     fn publish(&self) {
         let ready = self.kernel.ready();
-        let counters = self.kernel.counters();
-        self.with_waiting(|waiting| waiting.publish(ready, counters));
+        let figures = self.kernel.figures();
+        self.with_waiting(|waiting| waiting.publish(ready, figures));
     }
 
     fn end(&mut self) {

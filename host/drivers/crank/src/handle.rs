@@ -1,16 +1,16 @@
 //! The node as its doors see it: a `Door` over the kernel's mailbox.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use openraft_rt::{AsyncRuntime, Oneshot, OneshotSender};
-use quorate_kernel::AskId;
 use quorate_kernel::io::Input;
+use quorate_kernel::{AskId, Figure};
 use quorate_ledger::Ledger;
 use quorate_types::door::{Borrowed, Pending, Source};
+use quorate_types::metrics::Page;
 use quorate_types::view::{CallEvent, CallSpec};
 use quorate_types::{CallId, Digest, Disk, Door, Event, Index, Refusal, Reply, Request, Wire};
 
@@ -24,6 +24,9 @@ type CallItem = Result<CallEvent, Refusal>;
 /// Parts of one reply that wait for a slow caller: 64 chunks of 1 MiB, the largest reply.
 const CALL_EVENTS_MAX: usize = 66;
 
+/// Writes figures on a page.
+pub type Figures = Box<dyn Fn(&mut Page) + Send + Sync>;
+
 /// Who waits at the door for the kernel's word.
 pub(crate) struct Waiting<RT: AsyncRuntime> {
     asks: BTreeMap<AskId, AnswerSender<RT>>,
@@ -31,7 +34,7 @@ pub(crate) struct Waiting<RT: AsyncRuntime> {
     next: u64,
     ended: bool,
     ready: Result<(), String>,
-    counters: Vec<(&'static str, u64)>,
+    figures: Vec<Figure>,
 }
 
 impl<RT: AsyncRuntime> Default for Waiting<RT> {
@@ -42,7 +45,7 @@ impl<RT: AsyncRuntime> Default for Waiting<RT> {
             next: 0,
             ended: false,
             ready: Err("the node is starting".to_owned()),
-            counters: Vec::new(),
+            figures: Vec::new(),
         }
     }
 }
@@ -67,13 +70,9 @@ impl<RT: AsyncRuntime> Waiting<RT> {
         }
     }
 
-    pub(crate) fn publish(
-        &mut self,
-        ready: Result<(), String>,
-        counters: Vec<(&'static str, u64)>,
-    ) {
+    pub(crate) fn publish(&mut self, ready: Result<(), String>, figures: Vec<Figure>) {
         self.ready = ready;
-        self.counters = counters;
+        self.figures = figures;
     }
 
     /// The node stops: everybody is told.
@@ -100,11 +99,16 @@ impl<RT: AsyncRuntime> Waiting<RT> {
 pub struct Handle<RT: AsyncRuntime, D: Disk, W: Wire> {
     parts: Parts<RT, D, W>,
     waiting: Arc<Mutex<Waiting<RT>>>,
+    more_figures: Arc<OnceLock<Figures>>,
 }
 
 impl<RT: AsyncRuntime, D: Disk, W: Wire> Clone for Handle<RT, D, W> {
     fn clone(&self) -> Self {
-        Self { parts: self.parts.clone(), waiting: Arc::clone(&self.waiting) }
+        Self {
+            parts: self.parts.clone(),
+            waiting: Arc::clone(&self.waiting),
+            more_figures: Arc::clone(&self.more_figures),
+        }
     }
 }
 
@@ -116,7 +120,12 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> std::fmt::Debug for Handle<RT, D, W> {
 
 impl<RT: AsyncRuntime, D: Disk, W: Wire> Handle<RT, D, W> {
     pub(crate) fn new(parts: Parts<RT, D, W>, waiting: Arc<Mutex<Waiting<RT>>>) -> Self {
-        Self { parts, waiting }
+        Self { parts, waiting, more_figures: Arc::default() }
+    }
+
+    /// What `/metrics` says besides the kernel's figures: rooms that only a driver knows.
+    pub fn add_figures(&self, figures: Figures) {
+        assert!(self.more_figures.set(figures).is_ok(), "a driver adds its figures once");
     }
 
     /// The state this node has applied.
@@ -238,14 +247,18 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Door for Handle<RT, D, W> {
     }
 
     fn metrics(&self) -> String {
-        let mut text = String::new();
-        for (name, value) in &self.lock().counters {
-            let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
-            // Writing to a string does not fail.
-            let written = writeln!(text, "# TYPE {name} {kind}\n{name} {value}");
-            debug_assert!(written.is_ok());
+        let mut page = Page::default();
+        // Taken out, so that nothing waits for a page to be written.
+        let figures = self.lock().figures.clone();
+        for Figure { name, help, value } in figures {
+            page.figure(name, help, value);
         }
-        text
+        let inputs = self.parts.mailbox.inputs.len();
+        page.gauge("quorate_kernel_inputs_waiting", "Inputs that wait for the kernel.", inputs);
+        if let Some(more) = self.more_figures.get() {
+            more(&mut page);
+        }
+        page.into_text()
     }
 }
 

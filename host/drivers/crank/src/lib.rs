@@ -24,5 +24,5 @@ pub use blobs::BlobExchange;
 pub use crank::{Crank, Parts, WallClock};
 pub use events::EventLog;
 pub use guests::Guests;
-pub use handle::Handle;
+pub use handle::{Figures, Handle};
 pub use post::{Mailbox, Post};

@@ -9,7 +9,9 @@ use quorate_crank::Guests;
 use quorate_kernel::{WorkFault, WorkOrder};
 use quorate_types::door::Pending;
 use quorate_types::{CapabilitySet, Digest, Door, Payload};
-use quorate_wasm::{AgentComponent, AgentEnv, AgentFault, AgentInstance, Work, WorkKind};
+use quorate_wasm::{
+    AgentComponent, AgentEnv, AgentFault, AgentHost, AgentInstance, Work, WorkKind,
+};
 use tokio::sync::Semaphore;
 
 use crate::policies::Policies;
@@ -75,6 +77,8 @@ impl HostedAgent {
 pub(crate) struct Components {
     pub(crate) agents: Vec<HostedAgent>,
     pub(crate) policies: Policies,
+    /// What admitted the agents.
+    pub(crate) host: Arc<AgentHost>,
     pub(crate) environment: Environment,
     /// Where work runs.
     pub(crate) threads: tokio::runtime::Handle,

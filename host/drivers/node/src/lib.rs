@@ -5,6 +5,7 @@
 //! * `admission`: whether this node may vote from its data directory.
 //! * `disk`: the `Disk` seam over files.
 //! * `agents`, `policies`: components as the crank's guests.
+//! * `figures`: what `/metrics` says of its rooms.
 //! * `kept`: what lies in the data directory; `secrets`: keys and tokens.
 //! * [`node`]: start and stop.
 
@@ -14,6 +15,7 @@ mod admission;
 mod agents;
 pub mod config;
 mod disk;
+mod figures;
 mod kept;
 pub mod node;
 mod policies;

@@ -20,6 +20,7 @@ use crate::admission::{AdmissionError, Desk, Porch};
 use crate::agents::{Components, Environment, HostedAgent};
 use crate::config::{AgentSection, NodeConfig};
 use crate::disk::FileDisk;
+use crate::figures::Rooms;
 use crate::kept::Kept;
 use crate::policies::Policies;
 use crate::secrets::{entropy, read_key};
@@ -137,7 +138,7 @@ impl Node {
             .map_err(StartError::Raft)?;
         let blobs = BlobExchange::new(config.id(), config.members.len(), blobs, transport.clone());
         post.open(raft.clone(), blobs.clone());
-        let policies = components.policies.clone();
+        let (policies, agents) = (components.policies.clone(), Arc::clone(&components.host));
         let parts = Parts {
             mailbox,
             raft,
@@ -146,7 +147,16 @@ impl Node {
             guests: Arc::new(components),
             wall: Arc::new(wall_clock),
         };
-        let handle = Crank::start(parts, |now| Kernel::new(kernel_config, Box::new(policies), now));
+        let guests = policies.clone();
+        let handle = Crank::start(parts, |now| Kernel::new(kernel_config, Box::new(guests), now));
+        let rooms = Rooms {
+            transport: transport.clone(),
+            log: log.clone(),
+            raft: handle.raft().clone(),
+            policies,
+            agents,
+        };
+        handle.add_figures(Box::new(move |page| rooms.write(page)));
         environment.open(Arc::new(handle.clone()));
         Ok(Self { handle, log, transport, _guests: threads })
     }
@@ -242,7 +252,8 @@ fn components(
     for section in &config.agents {
         agents.push(hosted(&host, section)?);
     }
-    Ok(Components { agents, policies, environment, threads: threads.handle()? })
+    let host = Arc::new(host);
+    Ok(Components { agents, policies, host, environment, threads: threads.handle()? })
 }
 
 fn hosted(host: &AgentHost, section: &AgentSection) -> Result<HostedAgent, StartError> {

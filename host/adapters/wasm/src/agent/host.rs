@@ -16,7 +16,7 @@ use crate::bindings::agent::exports::quorate::agent::working;
 use crate::bindings::agent::quorate::host::{clock, log, random};
 use crate::bindings::agent::{Agent, AgentPre};
 use crate::cache::CompileCache;
-use crate::compiler::Compiler;
+use crate::compiler::{CompileCounts, Compiler};
 use crate::engine;
 use crate::limits::{AgentLimits, SLEEP_MS_MAX, Slice};
 use crate::outline::Outline;
@@ -95,6 +95,11 @@ impl AgentHost {
             compiler: Compiler::new(&engine, limits.shape.compile_time_max, cache),
             shared: Arc::new(Shared { engine, limits, ticker }),
         })
+    }
+
+    /// Where the code of components came from so far.
+    pub fn compiles(&self) -> CompileCounts {
+        self.compiler.counts()
     }
 
     /// Checks, compiles and tries the component. Blocks for as long as that takes, at
