@@ -49,10 +49,8 @@ pub(crate) async fn register(
 /// `GET /v1/agents`
 pub(crate) async fn list(State(api): State<Shared>, asked: Asked, params: Params) -> Answer {
     let params = params.only(&["namespace", "capability", "consistency"])?;
-    let filter = AgentFilter {
-        namespace: params.one("namespace")?,
-        capabilities: params.all("capability"),
-    };
+    let filter =
+        AgentFilter { namespace: params.one("namespace")?, capabilities: params.all("capability") };
     let request = Request::Agents(filter, params.consistency()?);
     let Reply::Agents(agents) = api.ask(request, asked.deadline_or(DEADLINE_MS_DEFAULT)).await?
     else {
@@ -109,7 +107,13 @@ pub(crate) async fn take(
     let request = Request::Take { agent, incarnation, max, wait_ms };
     // The wait is the caller's wish; what the cluster needs to answer comes on top of it.
     let deadline_ms = wait_ms + asked.deadline_or(DEADLINE_MS_DEFAULT);
-    let Reply::Leases(leases) = api.ask(request, deadline_ms).await? else {
+    let mut closing = api.closing();
+    let reply = tokio::select! {
+        reply = api.ask(request, deadline_ms) => reply?,
+        // Whoever polls goes to another node; a door that closes does not wait for work to come.
+        () = closing.wait() => Reply::Leases(Vec::new()),
+    };
+    let Reply::Leases(leases) = reply else {
         return Err(Failure::unexpected("Leases"));
     };
     Ok(Json(Leases { leases }).into_response())

@@ -1,19 +1,32 @@
 //! `quorate dev`: a local cluster that stays up until interrupted.
 
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use serde::Serialize;
 
 use crate::args::DevArgs;
 use crate::context::{self, Context};
 use crate::launch::Launch;
 use crate::local::{Layout, LocalAgent, LocalCluster};
 use crate::output::Output;
+use crate::signals::Signals;
 
 /// A fresh cluster elects and registers within a second; a slow disk takes longer.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Nodes hand over and close their logs within this span.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// How often the nodes are looked at while they stop.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// The cluster, as a program reads it.
+#[derive(Serialize)]
+struct Up {
+    urls: Vec<String>,
+    token: String,
+    data: PathBuf,
+    context: PathBuf,
+}
 
 /// Runs it to its end, with a runtime of its own.
 pub(crate) fn run(args: &DevArgs, launch: &Launch, output: Output) -> anyhow::Result<()> {
@@ -22,6 +35,7 @@ pub(crate) fn run(args: &DevArgs, launch: &Launch, output: Output) -> anyhow::Re
 }
 
 async fn stay(args: &DevArgs, launch: &Launch, output: Output) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
     let layout = Layout {
         nodes: args.nodes,
         dir: args.data.clone(),
@@ -30,29 +44,58 @@ async fn stay(args: &DevArgs, launch: &Launch, output: Output) -> anyhow::Result
     };
     let mut cluster = LocalCluster::lay_out(&layout, launch.clone())?;
     cluster.start()?;
-    let ready = cluster.wait_all_ready(READY_WITHIN);
-    tokio::select! {
-        ready = ready => ready?,
-        word = tokio::signal::ctrl_c() => return word.context("cannot wait for an interrupt"),
+    let ready = tokio::select! {
+        ready = cluster.wait_all_ready(READY_WITHIN) => Some(ready?),
+        _word = signals.next() => None,
+    };
+    if ready.is_some() {
+        tell(&cluster, output)?;
+        signals.next().await;
     }
-    let urls = cluster.urls();
-    let context = Context { urls: urls.clone(), token: Some(cluster.token().to_owned()) };
-    let file = context::path()?;
-    context.write(&file)?;
-    output.line(&format!(
-        "{} nodes on this machine, data in {}",
-        args.nodes,
-        cluster.dir().display()
-    ))?;
-    output.line(&format!("url    {}", urls.join(",")))?;
-    output.line(&format!("token  {}", cluster.token()))?;
-    output.line(&format!("Both are in {}, so that in another terminal", file.display()))?;
-    output.line("  quorate cluster status")?;
-    output.line("works as it is. Interrupt to stop.")?;
-    tokio::signal::ctrl_c().await.context("cannot wait for an interrupt")?;
     output.line("stopping")?;
-    cluster.stop(STOP_WITHIN);
+    stop(cluster, &mut signals).await;
     Ok(())
+}
+
+/// Writes the context file and says where the cluster is.
+fn tell(cluster: &LocalCluster, output: Output) -> anyhow::Result<()> {
+    let up = Up {
+        urls: cluster.urls(),
+        token: cluster.token().to_owned(),
+        data: cluster.dir().to_owned(),
+        context: context::path()?,
+    };
+    let context = Context { urls: up.urls.clone(), token: Some(up.token.clone()) };
+    context.write(&up.context)?;
+    output.next(&up, |up| {
+        format!(
+            "{} nodes on this machine, data in {}\n\
+             url    {}\n\
+             token  {}\n\
+             Both are in {}, so that in another terminal\n\
+             \x20 quorate cluster status\n\
+             works as it is. Interrupt to stop.",
+            up.urls.len(),
+            up.data.display(),
+            up.urls.join(","),
+            up.token,
+            up.context.display(),
+        )
+    })
+}
+
+/// Lets the nodes end in order; a second signal, or too long a wait, kills them.
+async fn stop(mut cluster: LocalCluster, signals: &mut Signals) {
+    cluster.ask_to_stop();
+    let deadline = Instant::now() + STOP_WITHIN;
+    while !cluster.has_ended() && Instant::now() < deadline {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+            _word = signals.next() => break,
+        }
+    }
+    // Dropped, it kills what still runs and removes a temporary directory.
+    drop(cluster);
 }
 
 fn agents(node: u8) -> Vec<LocalAgent> {

@@ -17,6 +17,7 @@ pub mod local;
 mod node_run;
 mod output;
 mod program;
+mod signals;
 mod sim;
 mod verbs;
 

@@ -131,14 +131,25 @@ impl LocalCluster {
         Ok(killed)
     }
 
-    /// Asks every node to stop, and waits; what does not stop in time is killed.
-    pub fn stop(&mut self, within: Duration) {
+    /// Asks every node to stop, and does not wait.
+    pub fn ask_to_stop(&mut self) {
         for place in &mut self.places {
             if let Some(child) = &mut place.child {
                 // The tie: a node stops in order when its standard input closes.
                 drop(child.stdin.take());
             }
         }
+    }
+
+    /// Whether no node runs any more.
+    pub fn has_ended(&mut self) -> bool {
+        let mut children = self.places.iter_mut().filter_map(|place| place.child.as_mut());
+        children.all(|child| !matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Asks every node to stop, and waits; what does not stop in time is killed.
+    pub fn stop(&mut self, within: Duration) {
+        self.ask_to_stop();
         let deadline = Instant::now() + within;
         for place in &mut self.places {
             let Some(mut child) = place.child.take() else { continue };

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of the cast")]
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
@@ -13,14 +14,18 @@ pub(crate) fn text(component: &str) -> Vec<u8> {
     wat::parse_str(component).unwrap()
 }
 
+/// The workspace's `wit`, whichever package's test this is.
+fn wit() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.ancestors().map(|folder| folder.join("wit")).find(|wit| wit.is_dir()).unwrap()
+}
+
 /// A core module as a component of `world`, whose packages lie in `folders` of `wit/`.
 fn wrap(core: &str, folders: &[&str], world: &str) -> Vec<u8> {
-    let wit = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../wit");
+    let wit = wit();
     let mut resolve = Resolve::default();
-    let packages: Vec<_> = folders
-        .iter()
-        .map(|folder| resolve.push_path(format!("{wit}/{folder}")).unwrap().0)
-        .collect();
+    let packages: Vec<_> =
+        folders.iter().map(|folder| resolve.push_path(wit.join(folder)).unwrap().0).collect();
     let world = resolve.select_world(&packages, Some(world)).unwrap();
     let mut module = wat::parse_str(core).unwrap();
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
