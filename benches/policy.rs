@@ -17,9 +17,7 @@ use quorate_dispatch::{
     Candidate, Endpoints, Guarded, NativeSource, PolicyRef, PolicySource as _, Router, SlotTable,
 };
 use quorate_policy::native::NAMES;
-use quorate_policy::{
-    Balancer, Descriptor, Fault, Feature, Observation, Outcome, Slot, Snapshot, by_name,
-};
+use quorate_policy::{Balancer, Feature, Outcome, Slot, by_name};
 use quorate_types::rng::Rng;
 use quorate_types::{AgentId, Incarnation, LoadReading, NodeId, PolicyEpoch};
 use quorate_wasm::{GuardedBalancer, PolicyComponent, PolicyHost, PolicyLimits, builtin};
@@ -34,32 +32,11 @@ const OPEN: usize = 64;
 struct Component(GuardedBalancer);
 
 impl Guarded for Component {
+    fn balancer(&mut self) -> &mut dyn Balancer {
+        &mut self.0
+    }
     fn fell_back(&self) -> bool {
         self.0.last_was_fallback()
-    }
-}
-
-impl Balancer for Component {
-    fn describe(&self) -> &Descriptor {
-        self.0.describe()
-    }
-    fn replace(&mut self, revision: u64, slots: &[Slot], columns: &[i64]) -> Result<(), Fault> {
-        self.0.replace(revision, slots, columns)
-    }
-    fn patch(&mut self, feature: Feature, slots: &[Slot], values: &[i64]) -> Result<(), Fault> {
-        self.0.patch(feature, slots, values)
-    }
-    fn pick(&mut self, key: u64, cost: u32) -> Result<Option<Slot>, Fault> {
-        self.0.pick(key, cost)
-    }
-    fn pick_batch(&mut self, first: u64, count: u32, out: &mut Vec<Slot>) -> Result<(), Fault> {
-        self.0.pick_batch(first, count, out)
-    }
-    fn observe(&mut self, ended: &[Observation]) -> Result<(), Fault> {
-        self.0.observe(ended)
-    }
-    fn save(&mut self) -> Result<Snapshot, Fault> {
-        self.0.save()
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use crate::endpoints::Endpoints;
 use crate::source::Guarded;
-use quorate_policy::{Feature, Observation, Outcome, Slot};
+use quorate_policy::{Descriptor, Feature, Observation, Outcome, Slot};
 
 /// An answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ const OBSERVE_BATCH: usize = 64;
 /// A policy instance over a table.
 pub struct Router {
     policy: Box<dyn Guarded>,
+    /// What the policy says of itself, asked once.
+    descriptor: Descriptor,
     table: Arc<Endpoints>,
     batch: u32,
     /// Picks in hand, the next one last.
@@ -41,17 +43,17 @@ pub struct Router {
 
 impl std::fmt::Debug for Router {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Router")
-            .field("policy", &self.policy.describe().name)
-            .finish_non_exhaustive()
+        f.debug_struct("Router").field("policy", &self.descriptor.name).finish_non_exhaustive()
     }
 }
 
 impl Router {
     /// A router that leases `batch` picks at a time (at least 1).
-    pub fn new(policy: Box<dyn Guarded>, batch: u32) -> Self {
+    pub fn new(mut policy: Box<dyn Guarded>, batch: u32) -> Self {
+        let descriptor = policy.balancer().describe().clone();
         let mut router = Self {
             policy,
+            descriptor,
             table: Arc::new(Endpoints::default()),
             batch,
             leased: Vec::new(),
@@ -67,12 +69,12 @@ impl Router {
 
     /// Leases `batch` picks at a time from now on, within what the policy gives.
     pub fn set_batch(&mut self, batch: u32) {
-        self.batch = batch.clamp(1, self.policy.describe().batch_max.max(1));
+        self.batch = batch.clamp(1, self.descriptor.batch_max.max(1));
     }
 
     /// The name of the policy.
     pub fn policy(&self) -> &str {
-        &self.policy.describe().name
+        &self.descriptor.name
     }
 
     /// The table that picks are from.
@@ -95,10 +97,11 @@ impl Router {
         self.slots.clear();
         self.slots.extend(self.table.rows().iter().map(|row| row.slot));
         self.columns.clear();
-        for feature in &self.policy.describe().features {
+        for feature in &self.descriptor.features {
             self.table.column(*feature, &mut self.columns);
         }
-        let replaced = self.policy.replace(self.table.revision(), &self.slots, &self.columns);
+        let revision = self.table.revision();
+        let replaced = self.policy.balancer().replace(revision, &self.slots, &self.columns);
         if let Err(fault) = replaced {
             // A guarded policy has already fallen back; the pick that follows is the fallback's.
             tracing::warn!(policy = self.policy(), %fault, "the policy did not take its endpoints");
@@ -126,7 +129,7 @@ impl Router {
         if self.batch > 1 || self.key > 0 {
             self.patch_in_flight();
         }
-        let answered = self.policy.pick_batch(self.key, self.batch, &mut self.leased);
+        let answered = self.policy.balancer().pick_batch(self.key, self.batch, &mut self.leased);
         self.key = self.key.wrapping_add(u64::from(self.batch));
         self.leased_by_fallback = self.policy.fell_back();
         if let Err(fault) = answered {
@@ -136,12 +139,14 @@ impl Router {
     }
 
     fn patch_in_flight(&mut self) {
-        if !self.policy.describe().features.contains(&Feature::InFlight) {
+        if !self.descriptor.features.contains(&Feature::InFlight) {
             return;
         }
         self.columns.clear();
         self.table.column(Feature::InFlight, &mut self.columns);
-        if let Err(fault) = self.policy.patch(Feature::InFlight, &self.slots, &self.columns) {
+        if let Err(fault) =
+            self.policy.balancer().patch(Feature::InFlight, &self.slots, &self.columns)
+        {
             tracing::warn!(policy = self.policy(), %fault, "the policy did not take a column");
         }
     }
@@ -170,7 +175,7 @@ impl Router {
         if self.ended.is_empty() {
             return;
         }
-        if let Err(fault) = self.policy.observe(&self.ended) {
+        if let Err(fault) = self.policy.balancer().observe(&self.ended) {
             tracing::warn!(policy = self.policy(), %fault, "the policy did not take observations");
         }
         self.ended.clear();

@@ -2,7 +2,7 @@
 //! answers with a component behind its native fallback, the simulator with the
 //! native answer or a component, as the scenario says.
 
-use quorate_policy::{Balancer, Descriptor, Fault, Feature, Observation, Slot, Snapshot};
+use quorate_policy::Balancer;
 use quorate_types::{Digest, PolicyEpoch};
 
 /// What is plugged into a slot.
@@ -20,7 +20,10 @@ pub struct PolicyRef {
 
 /// A balancer that always answers: what the component cannot say, its native
 /// fallback does.
-pub trait Guarded: Balancer {
+pub trait Guarded: Send {
+    /// What to ask.
+    fn balancer(&mut self) -> &mut dyn Balancer;
+
     /// Whether the last answer was the fallback's.
     fn fell_back(&self) -> bool;
 }
@@ -60,31 +63,10 @@ impl PolicySource for NativeSource {
 struct Native(Box<dyn Balancer>);
 
 impl Guarded for Native {
+    fn balancer(&mut self) -> &mut dyn Balancer {
+        self.0.as_mut()
+    }
     fn fell_back(&self) -> bool {
         false
-    }
-}
-
-impl Balancer for Native {
-    fn describe(&self) -> &Descriptor {
-        self.0.describe()
-    }
-    fn replace(&mut self, revision: u64, slots: &[Slot], columns: &[i64]) -> Result<(), Fault> {
-        self.0.replace(revision, slots, columns)
-    }
-    fn patch(&mut self, feature: Feature, slots: &[Slot], values: &[i64]) -> Result<(), Fault> {
-        self.0.patch(feature, slots, values)
-    }
-    fn pick(&mut self, key: u64, cost: u32) -> Result<Option<Slot>, Fault> {
-        self.0.pick(key, cost)
-    }
-    fn pick_batch(&mut self, first: u64, count: u32, out: &mut Vec<Slot>) -> Result<(), Fault> {
-        self.0.pick_batch(first, count, out)
-    }
-    fn observe(&mut self, ended: &[Observation]) -> Result<(), Fault> {
-        self.0.observe(ended)
-    }
-    fn save(&mut self) -> Result<Snapshot, Fault> {
-        self.0.save()
     }
 }

@@ -151,7 +151,12 @@ pub trait Balancer: Send {
 
     /// `count` picks at once, as if `pick` had been called for `first_key`, `first_key + 1`, …;
     /// appended to `out`. Fewer only when the pool is empty.
-    fn pick_batch(&mut self, first_key: u64, count: u32, out: &mut Vec<Slot>) -> Result<(), Fault>;
+    fn pick_batch(&mut self, first_key: u64, count: u32, out: &mut Vec<Slot>) -> Result<(), Fault> {
+        for nth in 0..count {
+            out.extend(self.pick(first_key.wrapping_add(nth.into()), 1)?);
+        }
+        Ok(())
+    }
 
     /// How earlier picks ended.
     fn observe(&mut self, ended: &[Observation]) -> Result<(), Fault>;

@@ -2,12 +2,26 @@
 //! picks in flight, own picks counted at once.
 
 use crate::balancer::{Balancer, Descriptor, Fault, Feature, Observation, Slot, Snapshot};
-use crate::seats::{Seats, counted, descriptor, invalid};
+use crate::seats::{Row, Seats, counted, descriptor, invalid};
 
 /// The schema of its state, which is empty: "LU", version 1.
 pub const STATE_SCHEMA: u32 = 0x4c55_0001;
 
-/// The slot with the least in flight. A row is that number, never below zero.
+/// A row is the number in flight, never below zero.
+impl Row for i64 {
+    fn set(&mut self, feature: Feature, value: i64) {
+        match feature {
+            Feature::InFlight => *self = value.max(0),
+            Feature::Load
+            | Feature::LatencyUs
+            | Feature::SuccessPpm
+            | Feature::Weight
+            | Feature::Capacity => {}
+        }
+    }
+}
+
+/// The slot with the least in flight.
 #[derive(Debug)]
 pub struct LeastUsed {
     descriptor: Descriptor,
@@ -35,15 +49,11 @@ impl Balancer for LeastUsed {
     }
 
     fn replace(&mut self, _revision: u64, slots: &[Slot], columns: &[i64]) -> Result<(), Fault> {
-        self.seats.replace(&self.descriptor, slots, columns, |values, _| {
-            values.iter().sum::<i64>().max(0)
-        })
+        self.seats.replace(&self.descriptor, slots, columns, |_| 0)
     }
 
     fn patch(&mut self, feature: Feature, slots: &[Slot], values: &[i64]) -> Result<(), Fault> {
-        self.seats.patch(&self.descriptor, feature, slots, values, |in_flight, value| {
-            *in_flight = value.max(0);
-        })
+        self.seats.patch(&self.descriptor, feature, slots, values)
     }
 
     fn pick(&mut self, _key: u64, _cost: u32) -> Result<Option<Slot>, Fault> {
@@ -51,13 +61,6 @@ impl Balancer for LeastUsed {
         let Some((slot, in_flight)) = self.seats.row_mut(place) else { return Ok(None) };
         *in_flight = in_flight.saturating_add(1);
         Ok(Some(*slot))
-    }
-
-    fn pick_batch(&mut self, key: u64, count: u32, out: &mut Vec<Slot>) -> Result<(), Fault> {
-        for nth in 0..count {
-            out.extend(self.pick(key.wrapping_add(nth.into()), 1)?);
-        }
-        Ok(())
     }
 
     fn observe(&mut self, ended: &[Observation]) -> Result<(), Fault> {

@@ -3,7 +3,7 @@
 //! Ten million times that is a whole number for every reading, so it is kept so.
 
 use crate::balancer::{Balancer, Descriptor, Fault, Feature, Observation, Slot, Snapshot};
-use crate::seats::{Seats, counted, descriptor, invalid};
+use crate::seats::{Row, Seats, counted, descriptor, invalid};
 
 /// The schema of its state, which is empty: "LA", version 1.
 pub const STATE_SCHEMA: u32 = 0x4c41_0001;
@@ -25,7 +25,7 @@ struct Reading {
     since: i64,
 }
 
-impl Reading {
+impl Row for Reading {
     fn set(&mut self, feature: Feature, value: i64) {
         match feature {
             Feature::Load => {
@@ -38,7 +38,9 @@ impl Reading {
             Feature::InFlight | Feature::Weight => {}
         }
     }
+}
 
+impl Reading {
     /// Ten million times the requirement's score. The load is what was read, and what
     /// this policy has itself put there since.
     fn score(&self) -> i64 {
@@ -76,20 +78,11 @@ impl Balancer for LoadAware {
     }
 
     fn replace(&mut self, _revision: u64, slots: &[Slot], columns: &[i64]) -> Result<(), Fault> {
-        let features = &self.descriptor.features;
-        self.seats.replace(&self.descriptor, slots, columns, |values, _| {
-            let mut reading = Reading::default();
-            for (feature, value) in features.iter().zip(values) {
-                reading.set(*feature, *value);
-            }
-            reading
-        })
+        self.seats.replace(&self.descriptor, slots, columns, |_| Reading::default())
     }
 
     fn patch(&mut self, feature: Feature, slots: &[Slot], values: &[i64]) -> Result<(), Fault> {
-        self.seats.patch(&self.descriptor, feature, slots, values, |reading, value| {
-            reading.set(feature, value);
-        })
+        self.seats.patch(&self.descriptor, feature, slots, values)
     }
 
     fn pick(&mut self, _key: u64, _cost: u32) -> Result<Option<Slot>, Fault> {
@@ -97,13 +90,6 @@ impl Balancer for LoadAware {
         let Some((slot, reading)) = self.seats.row_mut(place) else { return Ok(None) };
         reading.since = (reading.since + 1).min(LOAD_MAX);
         Ok(Some(*slot))
-    }
-
-    fn pick_batch(&mut self, key: u64, count: u32, out: &mut Vec<Slot>) -> Result<(), Fault> {
-        for nth in 0..count {
-            out.extend(self.pick(key.wrapping_add(nth.into()), 1)?);
-        }
-        Ok(())
     }
 
     fn observe(&mut self, ended: &[Observation]) -> Result<(), Fault> {

@@ -9,7 +9,7 @@ use quorate_types::rng::Rng;
 
 use crate::balancer::{Balancer, Descriptor, Fault, Feature, Observation, Outcome, Slot, Snapshot};
 use crate::native::Config;
-use crate::seats::{Seats, counted, descriptor, invalid};
+use crate::seats::{Row, Seats, counted, descriptor, invalid};
 
 /// The schema of its state: "PE", version 1.
 pub const STATE_SCHEMA: u32 = 0x5045_0001;
@@ -201,8 +201,19 @@ fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> Option<&'a [u8; N]> {
     Some(head)
 }
 
-fn in_flight(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0).min(IN_FLIGHT_MAX)
+impl Row for Estimate {
+    fn set(&mut self, feature: Feature, value: i64) {
+        match feature {
+            Feature::InFlight => {
+                self.in_flight = u64::try_from(value).unwrap_or(0).min(IN_FLIGHT_MAX);
+            }
+            Feature::Load
+            | Feature::LatencyUs
+            | Feature::SuccessPpm
+            | Feature::Weight
+            | Feature::Capacity => {}
+        }
+    }
 }
 
 impl Balancer for PeakEwma {
@@ -212,16 +223,13 @@ impl Balancer for PeakEwma {
 
     fn replace(&mut self, _revision: u64, slots: &[Slot], columns: &[i64]) -> Result<(), Fault> {
         let tick = self.tick;
-        self.seats.replace(&self.descriptor, slots, columns, |values, kept| Estimate {
-            in_flight: values.iter().copied().map(in_flight).sum(),
-            ..kept.unwrap_or(Estimate::unknown(tick))
+        self.seats.replace(&self.descriptor, slots, columns, |kept| {
+            kept.unwrap_or(Estimate::unknown(tick))
         })
     }
 
     fn patch(&mut self, feature: Feature, slots: &[Slot], values: &[i64]) -> Result<(), Fault> {
-        self.seats.patch(&self.descriptor, feature, slots, values, |estimate, value| {
-            estimate.in_flight = in_flight(value);
-        })
+        self.seats.patch(&self.descriptor, feature, slots, values)
     }
 
     fn pick(&mut self, _key: u64, _cost: u32) -> Result<Option<Slot>, Fault> {
@@ -230,13 +238,6 @@ impl Balancer for PeakEwma {
         let Some((slot, estimate)) = self.seats.row_mut(place) else { return Ok(None) };
         estimate.in_flight = (estimate.in_flight + 1).min(IN_FLIGHT_MAX);
         Ok(Some(*slot))
-    }
-
-    fn pick_batch(&mut self, key: u64, count: u32, out: &mut Vec<Slot>) -> Result<(), Fault> {
-        for nth in 0..count {
-            out.extend(self.pick(key.wrapping_add(nth.into()), 1)?);
-        }
-        Ok(())
     }
 
     fn observe(&mut self, ended: &[Observation]) -> Result<(), Fault> {

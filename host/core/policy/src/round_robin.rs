@@ -41,11 +41,11 @@ impl Balancer for RoundRobin {
     }
 
     fn replace(&mut self, _revision: u64, slots: &[Slot], columns: &[i64]) -> Result<(), Fault> {
-        self.seats.replace(&self.descriptor, slots, columns, |_, _| ())
+        self.seats.replace(&self.descriptor, slots, columns, |_| ())
     }
 
     fn patch(&mut self, feature: Feature, slots: &[Slot], values: &[i64]) -> Result<(), Fault> {
-        self.seats.patch(&self.descriptor, feature, slots, values, |(), _| ())
+        self.seats.patch(&self.descriptor, feature, slots, values)
     }
 
     fn pick(&mut self, _key: u64, _cost: u32) -> Result<Option<Slot>, Fault> {
@@ -54,13 +54,6 @@ impl Balancer for RoundRobin {
         let Some((slot, ())) = rows.get(above).or(rows.first()) else { return Ok(None) };
         self.last = Some(*slot);
         Ok(self.last)
-    }
-
-    fn pick_batch(&mut self, key: u64, count: u32, out: &mut Vec<Slot>) -> Result<(), Fault> {
-        for nth in 0..count {
-            out.extend(self.pick(key.wrapping_add(nth.into()), 1)?);
-        }
-        Ok(())
     }
 
     fn observe(&mut self, ended: &[Observation]) -> Result<(), Fault> {

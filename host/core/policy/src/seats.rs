@@ -6,6 +6,17 @@ use crate::balancer::{Descriptor, Fault, Feature, Slot};
 /// Most picks in one batch, of every built-in component; the answers here have no such bound.
 pub(crate) const BATCH_MAX: u32 = 1024;
 
+/// What a policy keeps of one slot.
+pub(crate) trait Row {
+    /// Takes the value of one feature that the policy asks for.
+    fn set(&mut self, feature: Feature, value: i64);
+}
+
+/// A policy that asks for nothing.
+impl Row for () {
+    fn set(&mut self, _feature: Feature, _value: i64) {}
+}
+
 /// One row a slot, ascending.
 #[derive(Clone, Debug)]
 pub(crate) struct Seats<T> {
@@ -18,7 +29,7 @@ impl<T> Default for Seats<T> {
     }
 }
 
-impl<T> Seats<T> {
+impl<T: Row> Seats<T> {
     /// Seats as a predecessor saved them; their slots must ascend.
     pub(crate) fn restored(rows: Vec<(Slot, T)>) -> Result<Self, Fault> {
         if rows.is_sorted_by(|(left, _), (right, _)| left < right) {
@@ -28,14 +39,14 @@ impl<T> Seats<T> {
         }
     }
 
-    /// New slots. `seat` makes each row from the slot's values, one a feature in the
-    /// order of the descriptor, and from the row that the slot had before.
+    /// New slots. `seat` makes each row from the one that the slot had before; then the row
+    /// takes the slot's values, one a feature in the order of the descriptor.
     pub(crate) fn replace(
         &mut self,
         descriptor: &Descriptor,
         slots: &[Slot],
         columns: &[i64],
-        mut seat: impl FnMut(&[i64], Option<T>) -> T,
+        seat: impl Fn(Option<T>) -> T,
     ) -> Result<(), Fault> {
         if !slots.is_sorted_by(|left, right| left < right) {
             return Err(invalid("the slots do not ascend"));
@@ -47,22 +58,24 @@ impl<T> Seats<T> {
         for (place, &slot) in slots.iter().enumerate() {
             while before.next_if(|(old, _)| *old < slot).is_some() {}
             let kept = before.next_if(|(old, _)| *old == slot).map(|(_, row)| row);
-            let values: Vec<i64> =
-                columns.iter().skip(place).step_by(slots.len()).copied().collect();
-            self.rows.push((slot, seat(&values, kept)));
+            let mut row = seat(kept);
+            let values = columns.iter().skip(place).step_by(slots.len());
+            for (feature, value) in descriptor.features.iter().zip(values) {
+                row.set(*feature, *value);
+            }
+            self.rows.push((slot, row));
         }
         Ok(())
     }
 
-    /// New values of one feature; `set` is called with each row and its value once all
-    /// of them are known to be in the pool.
+    /// New values of one feature; no row takes its own before all of them are known to be in
+    /// the pool.
     pub(crate) fn patch(
         &mut self,
         descriptor: &Descriptor,
         feature: Feature,
         slots: &[Slot],
         values: &[i64],
-        mut set: impl FnMut(&mut T, i64),
     ) -> Result<(), Fault> {
         if !descriptor.features.contains(&feature) {
             return Err(invalid("the policy has no such feature"));
@@ -75,7 +88,7 @@ impl<T> Seats<T> {
         }
         for (slot, value) in slots.iter().zip(values) {
             if let Some(row) = self.get_mut(*slot) {
-                set(row, *value);
+                row.set(feature, *value);
             }
         }
         Ok(())
