@@ -10,6 +10,9 @@
 //! * A node lost during an attempt leaves open whether the work ran: an idempotent
 //!   call goes to another agent as long as no part of its reply was passed on, any
 //!   other call ends with a refusal that says so.
+//! * A frame may be lost while its lane goes on (a full queue drops it), so the end
+//!   of a reply says how long the whole is, and one with a gap is no reply: it is
+//!   dealt with as if its node had been lost.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -38,8 +41,8 @@ const PICKS_LEASED: u32 = 8;
 pub enum Delivery {
     /// A part of the reply.
     Chunk(Bytes),
-    /// The end of the reply.
-    Done,
+    /// The end of the reply, which has so many bytes.
+    Done(u64),
     /// No room; nothing was begun.
     Busy,
     /// No such agent here, or an earlier life of it; nothing was begun.
@@ -105,7 +108,8 @@ struct Call {
     now_at: Option<Attempt>,
     /// Agents that were busy in this round.
     refused_by: BTreeSet<AgentId>,
-    passed_on: bool,
+    /// Bytes of the reply that the caller has.
+    passed_on: u64,
     /// Until when it waits to be routed again.
     waits: Option<Time>,
 }
@@ -194,7 +198,7 @@ impl Calls {
             attempts: 0,
             now_at: None,
             refused_by: BTreeSet::new(),
-            passed_on: false,
+            passed_on: 0,
             waits: None,
         };
         self.deadlines.insert((deadline, id));
@@ -223,11 +227,17 @@ impl Calls {
         };
         match said {
             Delivery::Chunk(bytes) => {
-                call.passed_on = true;
+                call.passed_on += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
                 let event = Ok(CallEvent::Chunk(bytes));
                 self.effects.push_back(CallEffect::Tell { call: id, event });
             }
-            Delivery::Done => {
+            Delivery::Done(bytes) if bytes != call.passed_on => {
+                if self.close(now, id, Outcome::Error).is_some() {
+                    let why = "a part of its reply was lost on its way".to_owned();
+                    self.lost_attempt(now, id, why, registry, source);
+                }
+            }
+            Delivery::Done(_whole) => {
                 if let Some((agent, epoch)) = self.close(now, id, Outcome::Ok) {
                     let event = CallEvent::Done { agent, policy_epoch: epoch, attempts: attempt };
                     self.finish(id, Ok(event));
@@ -264,14 +274,27 @@ impl Calls {
             if self.close(now, id, Outcome::Error).is_none() {
                 continue;
             }
-            let Some(call) = self.calls.get(&id) else { continue };
-            if call.passed_on || !call.spec.idempotent {
-                let why = format!("node {node} was lost while it had the call; it may have run");
-                self.finish(id, Err(Refusal::Unavailable(why)));
-            } else {
-                self.retried += 1;
-                self.route(now, id, registry, source);
-            }
+            let why = format!("node {node} was lost while it had the call; it may have run");
+            self.lost_attempt(now, id, why, registry, source);
+        }
+    }
+
+    /// An attempt is over and its reply, if there was one, is not whole: an idempotent call of
+    /// which the caller has nothing yet is made again.
+    fn lost_attempt(
+        &mut self,
+        now: Time,
+        id: CallId,
+        why: String,
+        registry: &Registry,
+        source: &dyn PolicySource,
+    ) {
+        let Some(call) = self.calls.get(&id) else { return };
+        if call.passed_on > 0 || !call.spec.idempotent {
+            self.finish(id, Err(Refusal::Unavailable(why)));
+        } else {
+            self.retried += 1;
+            self.route(now, id, registry, source);
         }
     }
 
@@ -412,3 +435,6 @@ fn choose_but(pool: &mut Pool, refused: &BTreeSet<AgentId>) -> Option<Choice> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,8 @@ use quorate_dispatch::Delivery;
 use quorate_types::limits::FRAME_BYTES_MAX;
 use quorate_types::view::CallSpec;
 use quorate_types::{
-    AgentId, CallId, Incarnation, Index, NodeId, Refusal, Reply, Request, TaskId, Token, cbor,
+    AgentId, CallId, Digest, Incarnation, Index, NodeId, Refusal, Reply, Request, TaskId, Token,
+    cbor,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,8 @@ pub(crate) enum Errand {
         /// Drawn when it started.
         boot: u64,
     },
+    /// Which of these blobs does no record refer to?
+    Unused(Vec<Digest>),
 }
 
 /// The answer.
@@ -34,6 +37,8 @@ pub(crate) enum Done {
     Door(Box<Reply>),
     /// The life's number.
     NodeUp(Incarnation),
+    /// Those.
+    Unused(Vec<Digest>),
 }
 
 /// Why there is none.
@@ -84,7 +89,8 @@ pub(crate) enum Routed {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Said {
     Chunk(Bytes),
-    Done,
+    /// With the length of the whole reply, since a chunk before it may be lost.
+    Done(u64),
     Busy,
     Unknown,
     Failed(String),
@@ -94,7 +100,7 @@ impl From<Said> for Delivery {
     fn from(said: Said) -> Self {
         match said {
             Said::Chunk(bytes) => Self::Chunk(bytes),
-            Said::Done => Self::Done,
+            Said::Done(bytes) => Self::Done(bytes),
             Said::Busy => Self::Busy,
             Said::Unknown => Self::Unknown,
             Said::Failed(why) => Self::Failed(why),

@@ -110,12 +110,13 @@ impl Kernel {
         self.home.residents.learn(agent, now.mono.since(begun), result.is_ok());
         match result {
             Ok(Payload::Inline(reply)) => {
+                let bytes = u64::try_from(reply.len()).unwrap_or(u64::MAX);
                 let mut rest = reply;
                 while !rest.is_empty() {
                     let part = rest.split_to(rest.len().min(CALL_BYTES_MAX));
                     self.say(now, from, call, attempt, Said::Chunk(part));
                 }
-                self.say(now, from, call, attempt, Said::Done);
+                self.say(now, from, call, attempt, Said::Done(bytes));
             }
             Ok(Payload::Blob { digest, .. }) => {
                 let why = format!("its reply is blob {digest} and was not brought inline");

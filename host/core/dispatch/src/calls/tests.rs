@@ -1,0 +1,99 @@
+//! One call over two nodes, and frames that do not all arrive.
+
+use quorate_types::{CapabilitySet, Digest, LoadReading, TraceId};
+
+use super::*;
+use crate::registry::Entry;
+use crate::source::NativeSource;
+
+const CALL: CallId = CallId(1);
+const NOW: Time = Time(1_000);
+
+/// The caller's node, with an agent on each of two others.
+fn calls() -> (Calls, Registry) {
+    let policy = PolicyRef {
+        name: "round-robin".to_owned(),
+        digest: Digest::default(),
+        epoch: PolicyEpoch(0),
+        config: Vec::new(),
+    };
+    let entry = |number: u64| Entry {
+        namespace: "default".to_owned(),
+        capabilities: CapabilitySet::from(vec!["echo".to_owned()]),
+        candidate: Candidate {
+            agent: AgentId(number),
+            incarnation: Incarnation(1),
+            node: NodeId(number),
+            capacity: 4,
+            weight: 1,
+            reading: LoadReading { success_ppm: 1_000_000, ..LoadReading::default() },
+        },
+    };
+    let mut registry = Registry::default();
+    registry.set((1..=2).map(|number| (AgentId(number), entry(number))).collect());
+    (Calls::new(policy, 7), registry)
+}
+
+fn spec(idempotent: bool) -> CallSpec {
+    CallSpec {
+        namespace: "default".to_owned(),
+        capabilities: vec!["echo".to_owned()],
+        content_type: "text/plain".to_owned(),
+        body: Bytes::from_static(b"body"),
+        deadline_ms: 1_000,
+        idempotent,
+        trace: TraceId::default(),
+    }
+}
+
+/// What is told to the caller, and which attempts are sent.
+fn effects(calls: &mut Calls) -> (Vec<Result<CallEvent, Refusal>>, Vec<u32>) {
+    let (mut told, mut sent) = (Vec::new(), Vec::new());
+    while let Some(effect) = calls.poll_effect() {
+        match effect {
+            CallEffect::Tell { event, .. } => told.push(event),
+            CallEffect::Dispatch { attempt, .. } => sent.push(attempt),
+            CallEffect::Abandon { .. } => {}
+        }
+    }
+    (told, sent)
+}
+
+fn after(idempotent: bool, said: Vec<Delivery>) -> (Vec<Result<CallEvent, Refusal>>, Vec<u32>) {
+    let (mut calls, registry) = calls();
+    calls.start(NOW, CALL, spec(idempotent), &registry, &NativeSource);
+    for said in said {
+        calls.deliver(NOW, CALL, 1, said, &registry, &NativeSource);
+    }
+    effects(&mut calls)
+}
+
+fn chunk() -> Delivery {
+    Delivery::Chunk(Bytes::from_static(b"part"))
+}
+
+#[test]
+fn a_whole_reply_is_passed_on() {
+    let (told, sent) = after(false, vec![chunk(), chunk(), Delivery::Done(8)]);
+    assert!(matches!(told.as_slice(), [Ok(_), Ok(_), Ok(CallEvent::Done { attempts: 1, .. })]));
+    assert_eq!(sent, [1]);
+    let (told, _sent) = after(false, vec![Delivery::Done(0)]);
+    assert!(matches!(told.as_slice(), [Ok(CallEvent::Done { .. })]), "an empty reply is whole");
+}
+
+#[test]
+fn a_reply_with_a_gap_is_never_taken_for_a_whole_one() {
+    let (told, sent) = after(true, vec![chunk(), Delivery::Done(8)]);
+    assert!(matches!(told.as_slice(), [Ok(CallEvent::Chunk(_)), Err(Refusal::Unavailable(_))]));
+    assert_eq!(sent, [1], "the caller has a part of it");
+    let (told, sent) = after(false, vec![Delivery::Done(4)]);
+    assert!(matches!(told.as_slice(), [Err(Refusal::Unavailable(_))]));
+    assert_eq!(sent, [1], "it has run, and may not again");
+}
+
+#[test]
+fn an_idempotent_call_of_which_nothing_arrived_is_made_again() {
+    let (told, sent) = after(true, vec![Delivery::Done(4)]);
+    assert!(told.is_empty());
+    assert_eq!(sent, [1, 2]);
+}
