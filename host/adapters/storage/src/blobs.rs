@@ -132,11 +132,16 @@ impl<D: Disk> Blobs<D> {
     pub async fn list(&self) -> Result<Vec<Digest>, BlobError> {
         let mut digests = Vec::new();
         for first in 0..=u8::MAX {
-            let dir = format!("{DIR}/{first:02x}");
-            let names = self.disk.list(&dir).await.map_err(failed("list", &dir))?;
-            digests.extend(names.iter().filter_map(|name| name.parse::<Digest>().ok()));
+            digests.extend(self.list_folder(first).await?);
         }
         Ok(digests)
+    }
+
+    /// Every digest that is here and begins with this byte, sorted.
+    pub async fn list_folder(&self, first: u8) -> Result<Vec<Digest>, BlobError> {
+        let dir = format!("{DIR}/{first:02x}");
+        let names = self.disk.list(&dir).await.map_err(failed("list", &dir))?;
+        Ok(names.iter().filter_map(|name| name.parse::<Digest>().ok()).collect())
     }
 
     /// Forgets it; whether it was here. Durable when this returns.

@@ -36,6 +36,8 @@ pub(crate) enum Own {
     Prepare(u64),
     /// A peer's status, for the gathering of this ask.
     Status(u64),
+    /// Which of its blobs may go.
+    Collect,
 }
 
 /// Who waits for the answer.
@@ -387,7 +389,7 @@ impl Kernel {
 /// Requests that any node answers from what it has.
 fn answered_anywhere(errand: &Errand) -> bool {
     match errand {
-        Errand::NodeUp { .. } => false,
+        Errand::NodeUp { .. } | Errand::Unused(_) => false,
         Errand::Door(request) => match request.as_ref() {
             Request::Members
             | Request::Cluster
@@ -396,9 +398,10 @@ fn answered_anywhere(errand: &Errand) -> bool {
             | Request::Take { .. } => true,
             Request::Task(_, consistency)
             | Request::Tasks(_, consistency)
-            | Request::Agents(_, consistency) => *consistency == Consistency::Stale,
+            | Request::Agents(_, consistency)
+            | Request::Why(_, consistency)
+            | Request::Policies(consistency) => *consistency == Consistency::Stale,
             Request::Submit(_)
-            | Request::Why(_)
             | Request::Cancel(_)
             | Request::Register(_)
             | Request::Beat(..)
@@ -406,7 +409,6 @@ fn answered_anywhere(errand: &Errand) -> bool {
             | Request::Renew(..)
             | Request::Complete(..)
             | Request::Fail(..)
-            | Request::Policies
             | Request::ApplyPolicy { .. } => false,
         },
     }
@@ -415,7 +417,7 @@ fn answered_anywhere(errand: &Errand) -> bool {
 fn for_door(result: Result<Done, Setback>) -> Result<quorate_types::Reply, Refusal> {
     match result {
         Ok(Done::Door(reply)) => Ok(*reply),
-        Ok(Done::NodeUp(_)) => unreachable!("no door asks for a life's number"),
+        Ok(Done::NodeUp(_) | Done::Unused(_)) => unreachable!("no door asks for what nodes do"),
         Err(Setback::Refused(refusal)) => Err(refusal),
         Err(Setback::NotLeader(_)) => Err(Refusal::Unavailable("the leader changed".to_owned())),
     }

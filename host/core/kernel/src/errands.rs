@@ -39,6 +39,7 @@ impl Kernel {
         let origin = ask.origin;
         match ask.errand.clone() {
             Errand::NodeUp { api, boot } => self.number_node(now, id, origin, api, boot),
+            Errand::Unused(_) => self.barrier_for(id),
             Errand::Door(request) => self.carry_out_request(now, id, *request),
         }
     }
@@ -79,11 +80,12 @@ impl Kernel {
             }
             Request::Task(_, consistency)
             | Request::Tasks(_, consistency)
-            | Request::Agents(_, consistency) => match consistency {
+            | Request::Agents(_, consistency)
+            | Request::Why(_, consistency)
+            | Request::Policies(consistency) => match consistency {
                 Consistency::Linearizable => self.barrier_for(id),
                 Consistency::Stale => self.answer_read(now, id, true),
             },
-            Request::Why(_) | Request::Policies => self.barrier_for(id),
             Request::Beat(agent, incarnation, reading) => {
                 let result = self.beat(now, agent, incarnation, reading);
                 self.finish(now, id, result.map_or_else(refuse, |()| reply(Reply::Done)));
@@ -131,16 +133,20 @@ impl Kernel {
     /// Answers a read from the view.
     pub(crate) fn answer_read(&mut self, now: Now, id: u64, stale: bool) {
         let Some(ask) = self.asks.table.get(&id) else { return };
-        let Errand::Door(request) = &ask.errand else { return };
+        let request = match &ask.errand {
+            Errand::Door(request) => request,
+            Errand::Unused(blobs) => return self.finish(now, id, Ok(self.read_unused(blobs))),
+            Errand::NodeUp { .. } => unreachable!("a life is numbered by the log"),
+        };
         let result = match request.as_ref() {
             Request::Task(task, _) => self.read_task(*task, stale),
             Request::Tasks(filter, _) => match self.view.tasks(filter) {
                 Ok(page) => reply(Reply::Tasks(TaskPage { stale, ..page })),
                 Err(refusal) => refuse(refusal),
             },
-            Request::Why(task) => self.read_why(*task),
+            Request::Why(task, _) => self.read_why(*task),
             Request::Agents(filter, _) => reply(Reply::Agents(self.read_agents(filter))),
-            Request::Policies => reply(Reply::Policies(self.policy_views())),
+            Request::Policies(_) => reply(Reply::Policies(self.policy_views())),
             Request::Submit(_)
             | Request::Cancel(_)
             | Request::Register(_)

@@ -111,7 +111,9 @@ impl Kernel {
         match own {
             Own::NodeUp => match result {
                 Ok(Done::NodeUp(incarnation)) => self.life_begins(now, incarnation),
-                Ok(Done::Door(_)) => unreachable!("a life is answered with its number"),
+                Ok(Done::Door(_) | Done::Unused(_)) => {
+                    unreachable!("a life is answered with its number")
+                }
                 Err(setback) => {
                     tracing::debug!(?setback, "this life has no number yet");
                     self.announce(now);
@@ -124,7 +126,9 @@ impl Kernel {
                         self.reconcile_home(now);
                     }
                 }
-                Ok(Done::NodeUp(_)) => unreachable!("a registration is answered with an agent"),
+                Ok(Done::NodeUp(_) | Done::Unused(_)) => {
+                    unreachable!("a registration is answered with an agent")
+                }
                 Err(Setback::Refused(Refusal::Conflict(why))) => {
                     // Another life of this node, or of the agent elsewhere, came first.
                     tracing::warn!(agent = at, why, "a hosted agent was not registered");
@@ -137,6 +141,7 @@ impl Kernel {
             Own::Finish(work) => self.end_recorded(now, work, result),
             Own::Prepare(swap) => self.peer_prepared(now, swap, ask.target, result),
             Own::Status(gathering) => self.status_gathered(now, gathering, result),
+            Own::Collect => self.unused_answered(result),
         }
     }
 

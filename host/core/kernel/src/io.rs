@@ -175,6 +175,8 @@ pub enum Input {
     WorkEnded(WorkId, Result<Payload, WorkFault>),
     /// A component was compiled and checked for a slot, or could not be.
     Prepared(Ticket, Digest, Result<(), String>),
+    /// Blobs of this node that have seemed unused for longer than their grace: may they go?
+    Unused(Vec<Digest>),
 }
 
 /// What must be done. Order within one `settle` is the order of sending; nothing in it waits for
@@ -198,4 +200,7 @@ pub enum Effect {
     CancelWork(WorkId),
     /// Fetch, check and compile this component; `Input::Prepared` comes back.
     Prepare(Ticket, Digest),
+    /// Nothing refers to these blobs: drop them, unless they were stored again since they were
+    /// named as unused.
+    DropBlobs(Vec<Digest>),
 }

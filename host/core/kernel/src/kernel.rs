@@ -129,6 +129,7 @@ impl Kernel {
             Input::Barrier(ticket, result) => self.barrier_passed(now, ticket, result),
             Input::WorkEnded(work, result) => self.work_ended(now, work, result),
             Input::Prepared(ticket, digest, result) => self.prepared(now, ticket, digest, result),
+            Input::Unused(blobs) => self.ask_unused(now, blobs),
         }
     }
 

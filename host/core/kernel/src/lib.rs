@@ -20,6 +20,7 @@
 //! * `home`: agents that live here: `residents`, whom this node hosts, with their
 //!   `works`, and `outside`, workers that wait at its door.
 //! * `hosting`: calls that agents of this node are asked to do.
+//! * `collect`: blobs that no record refers to.
 //! * `swap`: policies as the log activates them.
 //! * `figures`: what it says of itself in numbers.
 //! * `presence`: what gossip and the wire say of others.
@@ -28,6 +29,7 @@
 
 mod asks;
 mod clocks;
+mod collect;
 mod errands;
 mod figures;
 mod frame;

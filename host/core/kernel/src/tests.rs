@@ -1,5 +1,7 @@
 //! One kernel, bare: the log is a ledger that commits at once, time is a number.
 
+mod blobs;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use quorate_ledger::Ledger;
 use quorate_types::door::Consistency;
 use quorate_types::view::{CallEvent, CallSpec, LeaseGrant};
 use quorate_types::{
-    AgentId, AgentSpec, CallId, CapabilitySet, Faults, GroupId, Incarnation, Index, NodeId,
+    AgentId, AgentSpec, CallId, CapabilitySet, Digest, Faults, GroupId, Incarnation, Index, NodeId,
     Payload, Refusal, Reply, Request, Submission, TaskId, TaskSpec, TaskState, Term, Time,
     Timeouts, TraceId,
 };
@@ -38,6 +40,7 @@ struct One {
     /// How often the kernel was asked to settle while time passed.
     steps: u32,
     work: Vec<(WorkId, WorkOrder)>,
+    dropped: Vec<Digest>,
 }
 
 impl One {
@@ -77,6 +80,7 @@ impl One {
             mute: false,
             steps: 0,
             work: Vec::new(),
+            dropped: Vec::new(),
         };
         one.lead(true);
         one
@@ -121,7 +125,11 @@ impl One {
                 Effect::Tell(_call, event) => self.told.push(event),
                 Effect::StartWork(work, order) => self.work.push((work, *order)),
                 Effect::CancelWork(gone) => self.work.retain(|(work, _order)| *work != gone),
-                Effect::Send(..) | Effect::Prepare(..) => {}
+                Effect::DropBlobs(blobs) => self.dropped.extend(blobs),
+                Effect::Prepare(ticket, digest) => {
+                    inputs.push(Input::Prepared(ticket, digest, Ok(())));
+                }
+                Effect::Send(..) => {}
             }
         }
         inputs
@@ -248,7 +256,7 @@ fn work_of_one_namespace_never_reaches_an_agent_of_another() {
     one.pass(TERM);
     assert_eq!(one.state(ours), TaskState::Queued, "an able agent has nothing to do");
     assert!(one.work.is_empty());
-    let Reply::Why(why) = one.reply(Request::Why(ours)) else { panic!("asked why") };
+    let Reply::Why(why) = one.reply(Request::Why(ours, Consistency::Linearizable)) else { panic!("asked why") };
     let waits = why.waits.expect("it waits");
     assert!(waits.contains("namespace `ours`") && waits.contains("other namespaces"), "{waits}");
 
@@ -341,7 +349,7 @@ fn a_task_that_is_leased_and_not_started_goes_back_as_a_lost_attempt() {
     assert_eq!(one.state(task), TaskState::Queued, "heartbeats of its agent start nothing");
     let view = one.ledger.task(task).expect("a record");
     assert_eq!((view.attempts, view.failures), (1, 0), "the attempt is lost, and no failure");
-    let Reply::Why(why) = one.reply(Request::Why(task)) else { panic!("asked why") };
+    let Reply::Why(why) = one.reply(Request::Why(task, Consistency::Linearizable)) else { panic!("asked why") };
     let ended = why.decisions[0].ended.as_deref();
     assert!(ended.is_some_and(|how| how.contains("did not start it")), "{ended:?}");
 }
@@ -430,14 +438,14 @@ fn a_long_poll_ends_empty_when_its_wait_does() {
 fn a_request_waits_for_a_leader_and_ends_without_one() {
     let mut one = One::with_agents(&[]);
     one.lead(false);
-    let waits = one.ask(Request::Policies);
+    let waits = one.ask(Request::Policies(Consistency::Linearizable));
     assert!(one.answer(waits).is_none(), "no leader yet");
     one.lead(true);
     one.pass(Duration::from_millis(100));
     assert!(matches!(one.answer(waits), Some(Ok(Reply::Policies(_)))));
 
     one.lead(false);
-    let lost = one.ask(Request::Policies);
+    let lost = one.ask(Request::Policies(Consistency::Linearizable));
     one.pass(WITHIN);
     assert!(matches!(one.answer(lost), Some(Err(Refusal::Unavailable(_)))));
 }

@@ -5,6 +5,10 @@
 //! not held up. A writer stores here, then *offers* to a peer, which pulls (or
 //! finds a small blob inside the offer), stores durably and says so: `put` answers
 //! only when two nodes hold the content, one in a cluster of one.
+//!
+//! What nobody needs any more goes after a while: [`collect`].
+
+pub(crate) mod collect;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +20,8 @@ use quorate_storage::Blobs;
 use quorate_types::limits::{BLOB_BYTES_MAX, BLOB_CHUNK_BYTES, FRAME_BYTES_MAX};
 use quorate_types::{Digest, Disk, Lane, NodeId, Refusal, Wire, cbor};
 use serde::{Deserialize, Serialize};
+
+use collect::Suspects;
 
 /// A peer that has not answered one chunk or one offer within this span is passed over.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -64,6 +70,7 @@ struct State<RT: AsyncRuntime> {
     asked: BTreeMap<u64, (NodeId, AnswerSender<RT>)>,
     next: u64,
     serving: usize,
+    suspects: Suspects<RT::Instant>,
 }
 
 /// The blobs of a cluster, as one node reaches them. Clones share it.
@@ -84,7 +91,13 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> std::fmt::Debug for BlobExchange<RT, D,
 impl<RT: AsyncRuntime, D: Disk, W: Wire> BlobExchange<RT, D, W> {
     /// The exchange of a node in a cluster of `members` nodes.
     pub fn new(node: NodeId, members: usize, store: Blobs<D>, wire: W) -> Self {
-        let state = State { up: BTreeSet::new(), asked: BTreeMap::new(), next: 0, serving: 0 };
+        let state = State {
+            up: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            next: 0,
+            serving: 0,
+            suspects: Suspects::default(),
+        };
         Self(Arc::new(Shared { node, members, store, wire, state: Mutex::new(state) }))
     }
 
@@ -326,6 +339,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> BlobExchange<RT, D, W> {
     }
 
     async fn keep(&self, digest: Digest, content: Bytes) -> Result<(), Refusal> {
+        self.clear(digest).await;
         let kept = self.0.store.put(digest, content).await;
         kept.map_err(|error| Refusal::Unavailable(format!("blob {}: {error}", digest.short())))
     }

@@ -13,7 +13,7 @@ use quorate_raft::{ProposeError, Raft, ReadError};
 use quorate_types::limits::INLINE_BYTES_MAX;
 use quorate_types::{Digest, Disk, Payload, Time, Wire};
 
-use crate::blobs::BlobExchange;
+use crate::blobs::{BlobExchange, collect};
 use crate::guests::Guests;
 use crate::handle::{Handle, Waiting};
 use crate::post::Mailbox;
@@ -79,6 +79,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Crank<RT, D, W> {
         let kernel = make(Now { mono: Time::ZERO, wall: (parts.wall)() });
         let waiting = Arc::new(Mutex::new(Waiting::default()));
         let handle = Handle::new(parts.clone(), Arc::clone(&waiting));
+        drop(RT::spawn(collect::walk(parts.clone())));
         let crank = Self { kernel, parts, waiting, works: BTreeMap::new(), origin };
         drop(RT::spawn(crank.turn()));
         handle
@@ -158,6 +159,10 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Crank<RT, D, W> {
                 }
             }
             Effect::Prepare(ticket, digest) => self.prepare(ticket, digest),
+            Effect::DropBlobs(unused) => {
+                let blobs = self.parts.blobs.clone();
+                drop(RT::spawn(async move { blobs.drop_unused(unused).await }));
+            }
         }
     }
 
