@@ -5,13 +5,13 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
-use quorate_types::door::AgentFilter;
+use quorate_types::door::{AgentFilter, Consistency};
 use quorate_types::http::{Agents, Beat, DEADLINE_MS_MAX, Leases, Register, Registered, Take};
 use quorate_types::{AgentId, AgentSpec, Incarnation, NodeId, Reply, Request};
 
 use crate::failure::{Answer, Failure};
 use crate::params::{Named, Params};
-use crate::state::{Asked, DEADLINE_MS_DEFAULT, Shared};
+use crate::state::{Asked, DEADLINE_MS_DEFAULT, Shared, answered};
 use crate::tasks::{done, json_body};
 
 /// `POST /v1/agents`
@@ -51,12 +51,10 @@ pub(crate) async fn list(State(api): State<Shared>, asked: Asked, params: Params
     let params = params.only(&["namespace", "capability", "consistency"])?;
     let filter =
         AgentFilter { namespace: params.one("namespace")?, capabilities: params.all("capability") };
-    let request = Request::Agents(filter, params.consistency()?);
-    let Reply::Agents(agents) = api.ask(request, asked.deadline_or(DEADLINE_MS_DEFAULT)).await?
-    else {
-        return Err(Failure::unexpected("Agents"));
-    };
-    Ok(Json(Agents { agents }).into_response())
+    let consistency = params.consistency()?;
+    let agents = answered!(Agents, api, asked, Request::Agents(filter, consistency));
+    let stale = consistency == Consistency::Stale;
+    Ok(Json(Agents { agents, stale }).into_response())
 }
 
 /// `DELETE /v1/agents/{id}`

@@ -25,11 +25,11 @@ pub(crate) async fn store(
     api: &Api,
     asked: Asked,
     headers: &HeaderMap,
-    body: Body,
+    mut body: Body,
     what: &str,
     limit: u64,
 ) -> Result<Stored, Failure> {
-    let announced = input::announced(headers, what, limit)?;
+    let announced = input::announced(headers, &mut body, what, limit).await?;
     let deadline_ms = asked.deadline_or(DEADLINE_MS_DEFAULT);
     let _room = api.blob_permit(announced, deadline_ms).await?;
     let content = input::read(headers, body, what, limit).await?;

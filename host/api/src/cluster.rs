@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
+use quorate_types::door::Consistency;
 use quorate_types::http::{ApplyPolicy, Cluster, Members, Policies};
 use quorate_types::problem::{Problem, ProblemKind};
 use quorate_types::{Digest, Reply, Request};
@@ -13,7 +14,7 @@ use quorate_types::{Digest, Reply, Request};
 use crate::blobs;
 use crate::failure::{Answer, Failure};
 use crate::params::{Named, Params, unknown};
-use crate::state::{Api, Asked, DEADLINE_MS_DEFAULT, Shared};
+use crate::state::{Api, Asked, Shared, answered};
 use crate::tasks::json_body;
 
 /// Every member compiles the component before it is applied.
@@ -21,32 +22,22 @@ const APPLY_MS_DEFAULT: u64 = 60_000;
 
 /// `GET /v1/members`
 pub(crate) async fn members(State(api): State<Shared>, asked: Asked) -> Answer {
-    let Reply::Members(members) =
-        api.ask(Request::Members, asked.deadline_or(DEADLINE_MS_DEFAULT)).await?
-    else {
-        return Err(Failure::unexpected("Members"));
-    };
+    let members = answered!(Members, api, asked, Request::Members);
     Ok(Json(Members { members }).into_response())
 }
 
 /// `GET /v1/cluster`
 pub(crate) async fn cluster(State(api): State<Shared>, asked: Asked) -> Answer {
-    let Reply::Cluster(nodes) =
-        api.ask(Request::Cluster, asked.deadline_or(DEADLINE_MS_DEFAULT)).await?
-    else {
-        return Err(Failure::unexpected("Cluster"));
-    };
+    let nodes = answered!(Cluster, api, asked, Request::Cluster);
     Ok(Json(Cluster { nodes }).into_response())
 }
 
 /// `GET /v1/policies`
-pub(crate) async fn policies(State(api): State<Shared>, asked: Asked) -> Answer {
-    let Reply::Policies(policies) =
-        api.ask(Request::Policies, asked.deadline_or(DEADLINE_MS_DEFAULT)).await?
-    else {
-        return Err(Failure::unexpected("Policies"));
-    };
-    Ok(Json(Policies { policies }).into_response())
+pub(crate) async fn policies(State(api): State<Shared>, asked: Asked, params: Params) -> Answer {
+    let consistency = params.only(&["consistency"])?.consistency()?;
+    let policies = answered!(Policies, api, asked, Request::Policies(consistency));
+    let stale = consistency == Consistency::Stale;
+    Ok(Json(Policies { policies, stale }).into_response())
 }
 
 /// `POST /v1/policies/{slot}`

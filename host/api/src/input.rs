@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_LENGTH;
+use axum::http::header::{CONTENT_LENGTH, EXPECT};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use quorate_types::Refusal;
@@ -19,21 +19,43 @@ use crate::params::unknown;
 const BODY_BASE: Duration = Duration::from_secs(20);
 const BODY_BYTES_PER_SECOND_MIN: u64 = 256 << 10;
 
+/// A body that is refused is still read for this long, and thrown away: a connection that closes
+/// with bytes unread is reset, and the sender would see that in place of the reason.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// The length that the head announces, or the limit where it announces none; refused above it.
-pub(crate) fn announced(headers: &HeaderMap, what: &str, limit: u64) -> Result<u64, Failure> {
+pub(crate) async fn announced(
+    headers: &HeaderMap,
+    body: &mut Body,
+    what: &str,
+    limit: u64,
+) -> Result<u64, Failure> {
     let Some(length) = headers.get(CONTENT_LENGTH) else { return Ok(limit) };
     let got = length.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX);
-    if got > limit { Err(too_large(what, got, limit)) } else { Ok(got) }
+    if got <= limit {
+        return Ok(got);
+    }
+    // Whoever asks before it sends has sent nothing.
+    if !headers.contains_key(EXPECT) {
+        throw_away(body).await;
+    }
+    Err(too_large(what, got, limit))
+}
+
+async fn throw_away(body: &mut Body) {
+    let rest = async { while let Some(Ok(_thrown)) = body.frame().await {} };
+    // What has not come by then is cut off.
+    tokio::time::timeout(LINGER, rest).await.ok();
 }
 
 /// The body, at most `limit` bytes of it.
 pub(crate) async fn read(
     headers: &HeaderMap,
-    body: Body,
+    mut body: Body,
     what: &str,
     limit: u64,
 ) -> Result<Bytes, Failure> {
-    let announced = announced(headers, what, limit)?;
+    let announced = announced(headers, &mut body, what, limit).await?;
     let patience = BODY_BASE + Duration::from_secs(announced / BODY_BYTES_PER_SECOND_MIN);
     let late = |_elapsed| {
         Failure::from(Problem::new(
@@ -54,6 +76,7 @@ async fn gather(mut body: Body, what: &str, limit: u64) -> Result<Bytes, Failure
         let Ok(data) = frame.into_data() else { continue };
         let got = u64::try_from(whole.len() + data.len()).unwrap_or(u64::MAX);
         if got > limit {
+            throw_away(&mut body).await;
             return Err(too_large(what, got, limit));
         }
         whole.extend_from_slice(&data);

@@ -45,7 +45,7 @@ pub(crate) const ROUTES: &[Route] = &[
         "list: ?namespace= &state= &queue= &limit= &cursor= &consistency=linearizable|stale",
     ),
     route("GET", "/v1/tasks/{id}", "a task: ?consistency="),
-    route("GET", "/v1/tasks/{id}/why", "its routing decisions"),
+    route("GET", "/v1/tasks/{id}/why", "its routing decisions: ?consistency="),
     route("GET", "/v1/tasks/{id}/watch", "SSE: its state now and after each change, until it ends"),
     route("POST", "/v1/tasks/{id}/cancel", "cancel it"),
     route("POST", "/v1/tasks/{id}/renew", "keep its lease: {token}"),
@@ -81,7 +81,7 @@ pub(crate) const ROUTES: &[Route] = &[
         "/v1/cluster",
         "groups of every reachable node: leader, applied_index, state_digest",
     ),
-    route("GET", "/v1/policies", "slots, and what is in them"),
+    route("GET", "/v1/policies", "slots, and what is in them: ?consistency="),
     route(
         "POST",
         "/v1/policies/{slot}",

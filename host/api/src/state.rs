@@ -134,6 +134,18 @@ impl Api {
     }
 }
 
+/// What a door answered to a request of like name, within the asked time.
+macro_rules! answered {
+    ($kind:ident, $api:expr, $asked:expr, $request:expr) => {{
+        let deadline_ms = $asked.deadline_or($crate::state::DEADLINE_MS_DEFAULT);
+        let quorate_types::Reply::$kind(answer) = $api.ask($request, deadline_ms).await? else {
+            return Err($crate::failure::Failure::unexpected(stringify!($kind)));
+        };
+        answer
+    }};
+}
+pub(crate) use answered;
+
 /// That the door has had no answer in time.
 pub(crate) fn overdue() -> Failure {
     Failure::from(Refusal::Timeout("the node did not keep the deadline".to_owned()))

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use quorate_types::door::{Consistency, TaskFilter};
 use quorate_types::http::{
-    Complete, Fail, Renew, Renewed, SubmitMany, SubmitOutcome, SubmittedMany, TaskAnswer,
+    Complete, Fail, Renew, Renewed, SubmitMany, SubmitOutcome, SubmittedMany, TaskAnswer, WhyAnswer,
 };
 use quorate_types::limits::{INLINE_BYTES_MAX, SUBMIT_BATCH_MAX};
 use quorate_types::nearest::nearest;
@@ -22,7 +22,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use crate::failure::{Answer, Failure};
 use crate::input;
 use crate::params::{Named, Params};
-use crate::state::{Api, Asked, DEADLINE_MS_DEFAULT, Shared};
+use crate::state::{Api, Asked, DEADLINE_MS_DEFAULT, Shared, answered};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
@@ -186,10 +186,7 @@ pub(crate) async fn list(State(api): State<Shared>, asked: Asked, params: Params
         limit,
     };
     let request = Request::Tasks(filter, params.consistency()?);
-    let Reply::Tasks(page) = api.ask(request, asked.deadline_or(DEADLINE_MS_DEFAULT)).await? else {
-        return Err(Failure::unexpected("Tasks"));
-    };
-    Ok(Json(page).into_response())
+    Ok(Json(answered!(Tasks, api, asked, request)).into_response())
 }
 
 fn state(text: &str) -> Result<TaskState, Failure> {
@@ -236,12 +233,12 @@ pub(crate) async fn why(
     State(api): State<Shared>,
     Named(id): Named<TaskId>,
     asked: Asked,
+    params: Params,
 ) -> Answer {
-    let Reply::Why(why) = api.ask(Request::Why(id), asked.deadline_or(DEADLINE_MS_DEFAULT)).await?
-    else {
-        return Err(Failure::unexpected("Why"));
-    };
-    Ok(Json(why).into_response())
+    let consistency = params.only(&["consistency"])?.consistency()?;
+    let why = answered!(Why, api, asked, Request::Why(id, consistency));
+    let stale = consistency == Consistency::Stale;
+    Ok(Json(WhyAnswer { why, stale }).into_response())
 }
 
 /// `POST /v1/tasks/{id}/cancel`
@@ -262,11 +259,7 @@ pub(crate) async fn renew(
     body: Body,
 ) -> Answer {
     let Renew { token } = json_body(&api, &headers, body).await?;
-    let request = Request::Renew(id, token);
-    let Reply::Renewed(term_ms) = api.ask(request, asked.deadline_or(DEADLINE_MS_DEFAULT)).await?
-    else {
-        return Err(Failure::unexpected("Renewed"));
-    };
+    let term_ms = answered!(Renewed, api, asked, Request::Renew(id, token));
     Ok(Json(Renewed { term_ms }).into_response())
 }
 

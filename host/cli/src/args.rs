@@ -122,6 +122,9 @@ Examples:
     Why {
         /// The task.
         id: TaskId,
+        /// Accept what the answering node has applied, without asking the leader.
+        #[arg(long)]
+        stale: bool,
     },
     /// Follow a task until it ends; exits 1 if it did not complete.
     #[command(after_help = "Example:\n  quorate task watch t0000000000000001")]
@@ -295,7 +298,11 @@ Examples:
 pub(crate) enum PolicyVerb {
     /// List slots and what is in them.
     #[command(visible_alias = "list", after_help = "Example:\n  quorate policy ls -o json")]
-    Ls,
+    Ls {
+        /// Accept what the answering node has applied, without asking the leader.
+        #[arg(long)]
+        stale: bool,
+    },
     /// Put a policy in a slot; returns when every shard has adopted it.
     #[command(after_help = "\
 Examples:
@@ -428,11 +435,35 @@ pub(crate) enum SimVerb {
     #[command(after_help = "Example:\n  quorate sim run --seeds 1..1000 --minutes 5")]
     Run(SimRunArgs),
     /// Run one seed again, with its whole trace.
-    #[command(after_help = "Example:\n  quorate sim replay 4711")]
-    Replay {
-        /// The seed.
-        seed: u64,
-    },
+    #[command(after_help = "Example:\n  quorate sim replay 4711 --rate 100")]
+    Replay(SimReplayArgs),
+}
+
+/// One seed.
+#[derive(Debug, Args)]
+pub(crate) struct SimReplayArgs {
+    /// The seed.
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) plan: SimPlanArgs,
+}
+
+/// What every seed is run under; a replay takes the same.
+#[derive(Debug, Args)]
+pub(crate) struct SimPlanArgs {
+    /// Requests a second; each seed draws its own where absent.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub(crate) rate: Option<u64>,
+    /// Simulated seconds of faults; the time to settle comes on top.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) seconds: Option<u64>,
+    /// Nodes, all of them voters.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=quorate_sim::NODES_MAX))]
+    pub(crate) nodes: Option<u64>,
+    /// Plant a bug in the simulated nodes, to see it found: early-vote, early-append,
+    /// lossy-recovery, leader-restore, drop-completion=N or double-completion=N. Repeatable.
+    #[arg(long = "fault", value_name = "NAME")]
+    pub(crate) faults: Vec<String>,
 }
 
 /// Which seeds.
@@ -444,6 +475,8 @@ pub(crate) struct SimRunArgs {
     /// Stop after this long, with what has run.
     #[arg(long)]
     pub(crate) minutes: Option<u64>,
+    #[command(flatten)]
+    pub(crate) plan: SimPlanArgs,
 }
 
 /// A range of seeds, not empty.

@@ -248,6 +248,44 @@ async fn lists_are_tables_for_people_and_json_for_programs() {
 }
 
 #[tokio::test]
+async fn every_verb_answers_in_json_where_it_is_asked_to() {
+    let shell = Shell::open().await;
+    shell.employ("echo").await;
+    let submitted = ["task", "submit", "-c", "echo", "-i", "x", "--key", "one"];
+    let id = shell.run(&submitted).await.is(0).out.trim().to_owned();
+    shell.run(&["task", "watch", &id]).await.is(0);
+    let last = "0000000000000001".to_owned();
+    assert_eq!(id, format!("t{last}"));
+    for (arguments, key) in [
+        (&submitted[..], "id"),
+        (&["task", "submit", "-c", "echo", "--wait"], "state"),
+        (&["task", "ls", "--stale"], "tasks"),
+        (&["task", "get", &id, "--stale"], "stale"),
+        (&["task", "why", &id, "--stale"], "stale"),
+        (&["task", "watch", &id], "state"),
+        (&["task", "cancel", &id], "id"),
+        (&["call", "echo", "-i", "x"], "reply"),
+        (&["call", "letters", "-i", "ab", "--stream"], "chunk"),
+        (&["agent", "ls", "--stale"], "stale"),
+        (&["policy", "apply", "load-aware"], "epoch"),
+        (&["policy", "ls", "--stale"], "stale"),
+        (&["cluster", "status"], "nodes"),
+        (&["member", "ls"], "members"),
+        (&["agent", "rm", "a1"], "id"),
+    ] {
+        let ended = shell.run(&[arguments, &["-o", "json"]].concat()).await;
+        let documents: Result<Vec<Value>, _> =
+            serde_json::Deserializer::from_str(&ended.out).into_iter().collect();
+        let documents =
+            documents.unwrap_or_else(|error| panic!("{arguments:?}: {error}: {ended:?}"));
+        assert!(!documents.is_empty(), "{arguments:?}: {ended:?}");
+        for document in documents {
+            assert!(document.get(key).is_some(), "no `{key}` for {arguments:?} in {document}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_reply_is_printed_as_it_is() {
     let shell = Shell::open().await;
     let whole = shell.run(&["call", "echo", "--input", "hello"]).await.is(0);

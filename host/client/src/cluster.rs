@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_types::Digest;
+use quorate_types::door::Consistency;
 use quorate_types::http::{ApplyPolicy, Cluster, Members, Policies, Stored};
 use quorate_types::view::{MemberView, NodeView, PolicyView};
 use reqwest::Method;
@@ -11,6 +12,7 @@ use reqwest::Method;
 use crate::ask::Ask;
 use crate::client::Client;
 use crate::error::ClientError;
+use crate::tasks::consistency_name;
 
 /// Blobs are fsynced on two nodes and components compiled on every member.
 const HEAVY: Duration = Duration::from_secs(60);
@@ -59,8 +61,9 @@ impl Client {
     }
 
     /// Slots and what is in them.
-    pub async fn policies(&self) -> Result<Vec<PolicyView>, ClientError> {
-        Ok(self.ask::<Policies>(Ask::get(&["v1", "policies"])).await?.policies)
+    pub async fn policies(&self, consistency: Consistency) -> Result<Policies, ClientError> {
+        let ask = Ask::get(&["v1", "policies"]);
+        self.ask(ask.query("consistency", consistency_name(consistency))).await
     }
 
     /// Applies a policy; returns when it is committed and adopted. Applied again, the same policy

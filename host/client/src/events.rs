@@ -1,13 +1,11 @@
 //! The event stream: in the order of the log, without a gap, over whatever node answers.
 
 use quorate_types::EventKind;
-use quorate_types::problem::Problem;
-use serde::de::DeserializeOwned;
 
 use crate::ask::Ask;
 use crate::client::Client;
 use crate::error::ClientError;
-use crate::sse::{Broken, Frames};
+use crate::reader::Reader;
 
 /// An event with its revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,9 +20,8 @@ pub struct Seen {
 /// for again it reports: [`ClientError::Gap`], or a problem of kind `Compacted`.
 #[derive(Debug)]
 pub struct EventStream {
-    client: Client,
+    reader: Reader,
     after: Option<String>,
-    reading: Option<(Frames, String)>,
     ended: bool,
 }
 
@@ -32,23 +29,16 @@ impl Client {
     /// Events after this revision, or from now on. It is connected when this returns, so that
     /// what is done afterwards is seen.
     pub async fn events(&self, after: Option<String>) -> Result<EventStream, ClientError> {
-        let mut stream = EventStream { client: self.clone(), after, reading: None, ended: false };
-        stream.reading = Some(stream.connect().await?);
-        Ok(stream)
+        let ask = match &after {
+            Some(after) => events_after(after),
+            None => events(),
+        };
+        let reader = Reader::open(self, ask).await?;
+        Ok(EventStream { reader, after, ended: false })
     }
 }
 
 impl EventStream {
-    async fn connect(&self) -> Result<(Frames, String), ClientError> {
-        let ask = Ask::get(&["v1", "events"]).endless();
-        let ask = match &self.after {
-            Some(after) => ask.header("last-event-id", after),
-            None => ask,
-        };
-        let answer = self.client.ask_head(ask).await?;
-        Ok((Frames::of(answer.response), answer.url.to_string()))
-    }
-
     /// The revision of the last event, to go on from later.
     pub fn revision(&self) -> Option<&str> {
         self.after.as_deref()
@@ -65,39 +55,18 @@ impl EventStream {
     }
 
     async fn advance(&mut self) -> Result<Seen, ClientError> {
-        loop {
-            let (frames, url) = match &mut self.reading {
-                Some(reading) => reading,
-                None => {
-                    let connected = self.connect().await?;
-                    self.reading.insert(connected)
-                }
-            };
-            let frame = match frames.next().await {
-                Ok(frame) => frame,
-                Err(Broken::Lost) if self.after.is_some() => {
-                    self.reading = None;
-                    self.client.move_on().await;
-                    continue;
-                }
-                Err(Broken::Lost) => return Err(ClientError::Gap { url: url.clone() }),
-                Err(Broken::Garbled(what)) => return Err(garbled(url, what)),
-            };
-            if frame.event == "problem" {
-                return Err(json::<Problem>(url, &frame.data)?.into());
-            }
-            let kind = json(url, &frame.data)?;
-            self.after = Some(frame.id.clone());
-            return Ok(Seen { revision: frame.id, kind });
-        }
+        let after = self.after.as_deref();
+        let frame = self.reader.next(|| after.map(events_after)).await?;
+        let kind = self.reader.json(&frame)?;
+        self.after = Some(frame.id.clone());
+        Ok(Seen { revision: frame.id, kind })
     }
 }
 
-fn garbled(url: &str, what: &str) -> ClientError {
-    ClientError::Garbled { url: url.to_owned(), what: what.to_owned() }
+fn events() -> Ask {
+    Ask::get(&["v1", "events"]).endless()
 }
 
-/// What a frame carries.
-pub(crate) fn json<T: DeserializeOwned>(url: &str, data: &str) -> Result<T, ClientError> {
-    serde_json::from_str(data).map_err(|error| garbled(url, &error.to_string()))
+fn events_after(revision: &str) -> Ask {
+    events().header("last-event-id", revision)
 }

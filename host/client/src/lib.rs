@@ -15,6 +15,7 @@ mod client;
 mod cluster;
 mod error;
 mod events;
+mod reader;
 mod sse;
 mod tasks;
 mod watch;

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use quorate_types::door::{Consistency, TaskFilter};
-use quorate_types::http::{SubmitMany, SubmitOutcome, SubmittedMany, TaskAnswer};
+use quorate_types::http::{SubmitMany, SubmitOutcome, SubmittedMany, TaskAnswer, WhyAnswer};
 use quorate_types::problem::{Problem, ProblemKind};
-use quorate_types::view::{Submitted, TaskPage, Why};
+use quorate_types::view::{Submitted, TaskPage};
 use quorate_types::{TaskId, TaskSpec, TraceId};
 
 use crate::ask::Ask;
@@ -112,8 +112,13 @@ impl Client {
     }
 
     /// A task's routing history.
-    pub async fn why(&self, id: TaskId) -> Result<Why, ClientError> {
-        self.ask(Ask::get(&["v1", "tasks", &id.to_string(), "why"])).await
+    pub async fn why(
+        &self,
+        id: TaskId,
+        consistency: Consistency,
+    ) -> Result<WhyAnswer, ClientError> {
+        let ask = Ask::get(&["v1", "tasks", &id.to_string(), "why"]);
+        self.ask(ask.query("consistency", consistency_name(consistency))).await
     }
 
     /// Cancels a task.

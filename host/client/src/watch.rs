@@ -2,22 +2,19 @@
 
 use quorate_types::TaskId;
 use quorate_types::http::TaskAnswer;
-use quorate_types::problem::Problem;
 use quorate_types::view::TaskView;
 
 use crate::ask::Ask;
 use crate::client::Client;
 use crate::error::ClientError;
-use crate::events::json;
-use crate::sse::{Broken, Frames};
+use crate::reader::Reader;
 
 /// The states of a task: as it stands, then after each change, until it ends. A lost connection is
 /// made again, and costs nothing: the first frame is again the state as it stands.
 #[derive(Debug)]
 pub struct TaskStream {
-    client: Client,
+    reader: Reader,
     id: TaskId,
-    reading: Option<(Frames, String)>,
     last: Option<TaskView>,
     ended: bool,
 }
@@ -25,10 +22,8 @@ pub struct TaskStream {
 impl Client {
     /// Watches a task.
     pub async fn watch(&self, id: TaskId) -> Result<TaskStream, ClientError> {
-        let mut stream =
-            TaskStream { client: self.clone(), id, reading: None, last: None, ended: false };
-        stream.reading = Some(stream.connect().await?);
-        Ok(stream)
+        let reader = Reader::open(self, states(id)).await?;
+        Ok(TaskStream { reader, id, last: None, ended: false })
     }
 
     /// Waits until a task ends.
@@ -46,12 +41,6 @@ impl Client {
 }
 
 impl TaskStream {
-    async fn connect(&self) -> Result<(Frames, String), ClientError> {
-        let ask = Ask::get(&["v1", "tasks", &self.id.to_string(), "watch"]);
-        let answer = self.client.ask_head(ask).await?;
-        Ok((Frames::of(answer.response), answer.url.to_string()))
-    }
-
     /// The next state; none after the last one or after an error.
     pub async fn next(&mut self) -> Option<Result<TaskView, ClientError>> {
         if self.ended {
@@ -63,33 +52,19 @@ impl TaskStream {
     }
 
     async fn advance(&mut self) -> Result<TaskView, ClientError> {
+        let id = self.id;
         loop {
-            let (frames, url) = match &mut self.reading {
-                Some(reading) => reading,
-                None => {
-                    let connected = self.connect().await?;
-                    self.reading.insert(connected)
-                }
-            };
-            let frame = match frames.next().await {
-                Ok(frame) => frame,
-                Err(Broken::Lost) => {
-                    self.reading = None;
-                    self.client.move_on().await;
-                    continue;
-                }
-                Err(Broken::Garbled(what)) => {
-                    return Err(ClientError::Garbled { url: url.clone(), what: what.to_owned() });
-                }
-            };
-            if frame.event == "problem" {
-                return Err(json::<Problem>(url, &frame.data)?.into());
-            }
-            let task = json::<TaskAnswer>(url, &frame.data)?.task;
+            let frame = self.reader.next(|| Some(states(id))).await?;
+            let task = self.reader.json::<TaskAnswer>(&frame)?.task;
+            // The first state after a lost connection may be the one that was seen last.
             if self.last.as_ref() != Some(&task) {
                 self.last = Some(task.clone());
                 return Ok(task);
             }
         }
     }
+}
+
+fn states(id: TaskId) -> Ask {
+    Ask::get(&["v1", "tasks", &id.to_string(), "watch"])
 }

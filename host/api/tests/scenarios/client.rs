@@ -70,8 +70,8 @@ async fn a_job_goes_through_from_both_sides() {
         client.take(me.id, me.incarnation, 4, Duration::from_secs(5)).await.expect("taken");
     let [grant] = leases.as_slice() else { panic!("one lease, not {}", leases.len()) };
     assert_eq!(grant.spec.input, Payload::Inline("hello".into()));
-    let why = client.why(submitted.id).await.expect("explained");
-    assert_eq!(why.decisions[0].agent, me.id);
+    let why = client.why(submitted.id, Consistency::Stale).await.expect("explained");
+    assert_eq!(why.why.decisions[0].agent, me.id);
     client.heartbeat(me.id, me.incarnation, None).await.expect("alive");
     let token = grant.lease.token;
     assert_eq!(client.renew(submitted.id, token).await.expect("kept"), Duration::from_secs(5));
@@ -203,7 +203,7 @@ async fn blobs_policies_and_pages_cross_in_their_types() {
     let applied = client.apply_policy("balancer", source, false).await.expect("applied");
     let again = PolicySource::Blob(applied.digest, "again".to_owned());
     let again = client.apply_policy("balancer", again, false).await.expect("applied");
-    assert_eq!(client.policies().await.expect("listed"), [again]);
+    assert_eq!(client.policies(Consistency::Linearizable).await.expect("listed").policies, [again]);
     client.submit(task("echo", "x")).await.expect("submitted");
     let filter = TaskFilter { namespace: "default".to_owned(), limit: 10, ..TaskFilter::default() };
     let page = client.tasks(&filter, Consistency::Linearizable).await.expect("listed");

@@ -92,7 +92,7 @@ async fn a_body_that_announces_too_much_is_refused_unread() {
         let mut stream = TcpStream::connect(address).await.expect("connected");
         let head = format!(
             "{path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n\
-             content-length: {length}\r\n\r\n"
+             content-length: {length}\r\nexpect: 100-continue\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).await.expect("sent");
         // The body is never sent, so that an answer shows that nobody waited for it.

@@ -22,7 +22,7 @@ impl Session<'_> {
         match verb {
             AgentVerb::Ls { capabilities, stale } => {
                 let agents = self.client.agents(capabilities, consistency(*stale)).await?;
-                let whole = Agents { agents };
+                let whole = Agents { agents, stale: *stale };
                 self.output.many(&whole, &whole.agents, rows)
             }
             AgentVerb::Rm { id } => self.retire(*id).await,

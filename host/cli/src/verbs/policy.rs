@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use quorate_client::PolicySource;
-use quorate_types::http::Policies;
 use quorate_types::view::PolicyView;
 
-use super::{Session, read};
+use super::{Session, consistency, read};
 use crate::args::{ApplyArgs, PolicyVerb};
 use crate::exit::{Exit, ended};
 use crate::output::{Table, remark};
@@ -14,8 +13,8 @@ use crate::output::{Table, remark};
 impl Session<'_> {
     pub(super) async fn policy(&self, verb: &PolicyVerb) -> anyhow::Result<()> {
         match verb {
-            PolicyVerb::Ls => {
-                let whole = Policies { policies: self.client.policies().await? };
+            PolicyVerb::Ls { stale } => {
+                let whole = self.client.policies(consistency(*stale)).await?;
                 self.output.many(&whole, &whole.policies, rows)
             }
             PolicyVerb::Apply(args) => self.apply(args).await,

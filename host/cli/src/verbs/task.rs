@@ -32,9 +32,9 @@ impl Session<'_> {
                 }
                 self.output.one(&answer, |answer| fields(&answer.task))
             }
-            TaskVerb::Why { id } => {
-                let why = self.client.why(*id).await?;
-                self.output.one(&why, decisions)
+            TaskVerb::Why { id, stale } => {
+                let answer = self.client.why(*id, consistency(*stale)).await?;
+                self.output.one(&answer, |answer| decisions(&answer.why))
             }
             TaskVerb::Watch { id } => self.watch(*id).await,
             TaskVerb::Cancel { id } => {

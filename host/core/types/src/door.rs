@@ -64,7 +64,7 @@ pub enum Request {
     /// Some tasks.
     Tasks(TaskFilter, Consistency),
     /// A task's routing history.
-    Why(TaskId),
+    Why(TaskId, Consistency),
     /// Cancel a task.
     Cancel(TaskId),
     /// Register an agent, or a new life of it.
@@ -99,7 +99,7 @@ pub enum Request {
     /// This node's own groups; asked by `Cluster` of each peer.
     NodeStatus,
     /// Slots and what is in them.
-    Policies,
+    Policies(Consistency),
     /// Put a component (a blob that the cluster already holds) in a slot.
     ApplyPolicy {
         /// The slot, e.g. `balancer`.

@@ -7,7 +7,9 @@ use crate::agent::LoadReading;
 use crate::id::{AgentId, Digest, Incarnation, Token, TraceId};
 use crate::problem::Problem;
 use crate::task::{NAMESPACE_DEFAULT, Payload, TaskSpec};
-use crate::view::{AgentView, LeaseGrant, MemberView, NodeView, PolicyView, Submitted, TaskView};
+use crate::view::{
+    AgentView, LeaseGrant, MemberView, NodeView, PolicyView, Submitted, TaskView, Why,
+};
 
 /// Milliseconds within which the caller wants an answer or a typed error.
 pub const HEADER_DEADLINE_MS: &str = "quorate-deadline-ms";
@@ -54,6 +56,17 @@ pub struct TaskAnswer {
     #[serde(flatten)]
     pub task: TaskView,
     /// Read without asking the leader.
+    pub stale: bool,
+}
+
+/// The answer to `GET /v1/tasks/{id}/why`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhyAnswer {
+    /// The routing history.
+    #[serde(flatten)]
+    pub why: Why,
+    /// Read without asking the leader.
+    #[serde(default)]
     pub stale: bool,
 }
 
@@ -169,6 +182,9 @@ pub struct Fail {
 pub struct Agents {
     /// The agents.
     pub agents: Vec<AgentView>,
+    /// Read without asking the leader.
+    #[serde(default)]
+    pub stale: bool,
 }
 
 /// The answer to `GET /v1/members`.
@@ -190,6 +206,9 @@ pub struct Cluster {
 pub struct Policies {
     /// The slots.
     pub policies: Vec<PolicyView>,
+    /// Read without asking the leader.
+    #[serde(default)]
+    pub stale: bool,
 }
 
 /// The answer to `PUT /v1/blobs`.

@@ -59,7 +59,7 @@ impl Inside {
             Request::Tasks(filter, consistency) => {
                 Ok(Reply::Tasks(self.list(&filter, consistency)))
             }
-            Request::Why(id) => self.why(id).map(Reply::Why),
+            Request::Why(id, _) => self.why(id).map(Reply::Why),
             Request::Cancel(id) => self.end(id, None, TaskState::Cancelled, None),
             Request::Register(spec) => Ok(self.register(spec)),
             Request::Beat(agent, life, reading) => {
@@ -90,7 +90,7 @@ impl Inside {
             Request::Fail(id, token, reason, retry) => self.fail(id, token, reason, retry),
             Request::Members => Ok(Reply::Members(vec![member()])),
             Request::Cluster => Ok(Reply::Cluster(vec![self.node()])),
-            Request::Policies => Ok(Reply::Policies(self.policies.values().cloned().collect())),
+            Request::Policies(_) => Ok(Reply::Policies(self.policies.values().cloned().collect())),
             Request::ApplyPolicy { slot, name, digest, .. } => self.apply(slot, name, digest),
             Request::Take { .. } | Request::NodeStatus | Request::PreparePolicy { .. } => {
                 Err(Refusal::Invalid("no door asks this here".to_owned()))
