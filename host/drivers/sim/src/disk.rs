@@ -107,6 +107,12 @@ impl SimDisk {
         }
     }
 
+    /// Something has changed; the judges look.
+    fn tell(&self, kind: &str, sizes: (u64, u64)) {
+        self.world.note(self.node, kind, sizes);
+        self.world.look(self.node);
+    }
+
     async fn take_time(&self, is_sync: bool) -> io::Result<()> {
         let span_us = {
             let mut platter = self.live()?;
@@ -223,19 +229,34 @@ impl Disk for SimDisk {
     }
 
     async fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut platter = self.live()?;
-        let id = platter.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        platter.names.insert(to.to_owned(), id);
+        let id = {
+            let mut platter = self.live()?;
+            let id = platter.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+            platter.names.insert(to.to_owned(), id);
+            id
+        };
+        self.tell("renamed", (id, 0));
         Ok(())
     }
 
     async fn remove(&self, path: &str) -> io::Result<()> {
         let removed = self.live()?.names.remove(path);
-        removed.map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let id = removed.ok_or(io::ErrorKind::NotFound)?;
+        self.tell("removed", (id, 0));
+        Ok(())
     }
 
     async fn sync_dir(&self, dir: &str) -> io::Result<()> {
         self.take_time(true).await?;
+        self.keep_names(dir)?;
+        self.tell("synced-dir", (0, 0));
+        Ok(())
+    }
+}
+
+impl SimDisk {
+    /// The names in a directory are as durable as the disk.
+    fn keep_names(&self, dir: &str) -> io::Result<()> {
         let mut platter = self.live()?;
         let here: Names =
             within(&platter.names, dir).map(|(_, path, id)| (path.clone(), id)).collect();
@@ -270,6 +291,10 @@ impl SimFile {
     }
 }
 
+fn wide(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
 fn position(offset: u64) -> io::Result<usize> {
     usize::try_from(offset).map_err(io::Error::other)
 }
@@ -286,8 +311,10 @@ impl DiskFile for SimFile {
 
     async fn write_at(&self, offset: u64, data: Bytes) -> io::Result<()> {
         self.disk.take_time(false).await?;
-        let offset = position(offset)?;
-        self.with(|content, number| content.change(number, offset, data))
+        let (at, len) = (position(offset)?, wide(data.len()));
+        self.with(|content, number| content.change(number, at, data))?;
+        self.disk.tell("written", (offset, len));
+        Ok(())
     }
 
     async fn sync(&self) -> io::Result<()> {
@@ -298,25 +325,25 @@ impl DiskFile for SimFile {
             content.pending.retain(|change| change.number > before);
             (pending - content.pending.len(), content.now.len())
         })?;
-        let wide = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-        self.disk.world.note(self.disk.node, "synced", (wide(synced), wide(len)));
-        self.disk.world.look(self.disk.node);
+        self.disk.tell("synced", (wide(synced), wide(len)));
         Ok(())
     }
 
     async fn len(&self) -> io::Result<u64> {
-        self.with(|content, _| u64::try_from(content.now.len()).unwrap_or(u64::MAX))
+        self.with(|content, _| wide(content.now.len()))
     }
 
     async fn set_len(&self, len: u64) -> io::Result<()> {
-        let len = position(len)?;
+        let at = position(len)?;
         self.with(|content, number| {
             let old_len = content.now.len();
-            if len > old_len {
-                content.change(number, old_len, Bytes::from(vec![0; len - old_len]));
+            if at > old_len {
+                content.change(number, old_len, Bytes::from(vec![0; at - old_len]));
             } else {
-                content.cut(number, len);
+                content.cut(number, at);
             }
-        })
+        })?;
+        self.disk.tell("cut", (len, 0));
+        Ok(())
     }
 }

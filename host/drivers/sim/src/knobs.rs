@@ -4,20 +4,51 @@ use quorate_raft::Compaction;
 use quorate_types::Faults;
 use quorate_types::rng::Rng;
 
+use crate::planted::planted;
+
 /// How to run seeds.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Bugs to plant: none in what ships.
     pub faults: Faults,
-    /// Submissions a second; the seed draws 2–10 where absent.
+    /// Requests a second; the seed draws 2–10 where absent.
     pub rate: Option<u64>,
     /// Simulated seconds of faults; the time to settle comes on top.
     pub seconds: u64,
+    /// Nodes, all of them voters.
+    pub nodes: u64,
 }
+
+const SECONDS: u64 = 72;
+const NODES: u64 = 3;
+/// A node is a byte in its directory's id, and more say nothing new.
+pub const NODES_MAX: u64 = 9;
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { faults: Faults::none(), rate: None, seconds: 72 }
+        Self { faults: Faults::none(), rate: None, seconds: SECONDS, nodes: NODES }
+    }
+}
+
+impl Plan {
+    /// What to type to see this seed again, under the same plan.
+    pub fn command(&self, seed: u64) -> String {
+        let Self { faults, rate, seconds, nodes } = self;
+        let mut command = format!("quorate sim replay {seed}");
+        let mut flag = |name: &str, value: String| command.push_str(&format!(" --{name} {value}"));
+        if let Some(rate) = rate {
+            flag("rate", rate.to_string());
+        }
+        if *seconds != SECONDS {
+            flag("seconds", seconds.to_string());
+        }
+        if *nodes != NODES {
+            flag("nodes", nodes.to_string());
+        }
+        for name in planted(faults) {
+            flag("fault", name);
+        }
+        command
     }
 }
 
@@ -58,5 +89,19 @@ impl Knobs {
                 entries_kept: pick([10, 50, 200]),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_is_seen_again_by_its_own_flags() {
+        assert_eq!(Plan::default().command(7), "quorate sim replay 7");
+        let faults = Faults { vote_acked_early: true, ..Faults::none() };
+        let plan = Plan { faults, rate: Some(100), seconds: 9, nodes: 5 };
+        let command = "quorate sim replay 7 --rate 100 --seconds 9 --nodes 5 --fault early-vote";
+        assert_eq!(plan.command(7), command);
     }
 }

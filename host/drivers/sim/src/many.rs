@@ -2,12 +2,16 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::desk::Desk;
 use crate::knobs::Plan;
+use crate::law::{Complaint, Law};
 use crate::run::{Outcome, run_seed};
+use crate::tally::Tally;
 use crate::world::locked;
 
 /// One seed in so many is run twice, and must leave the same hash.
@@ -33,45 +37,78 @@ pub struct Summary {
     pub simulated: Duration,
     /// Faults, first runs only.
     pub faults: u64,
-    /// Acknowledged submissions, first runs only.
-    pub acks: u64,
+    /// What was done, first runs only.
+    pub tally: Tally,
     /// Events in the traces, first runs only.
     pub events: u64,
-    /// Seeds in which a judge complained or a second run differed, with what was wrong.
-    pub failed: Vec<(u64, Vec<String>)>,
+    /// Seeds in which a judge complained or a second run differed, in their order.
+    pub failed: Vec<Failure>,
+}
+
+/// A seed that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// What was wrong.
+    pub complaints: Vec<Complaint>,
+    /// What to type to see it again.
+    pub command: String,
+}
+
+impl Failure {
+    /// Whether one of these laws was broken.
+    pub fn breaks(&self, laws: &[Law]) -> bool {
+        self.complaints.iter().any(|complaint| laws.contains(&complaint.law))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "seed {} failed; see it again: {}", self.seed, self.command)?;
+        self.complaints.iter().try_for_each(|complaint| write!(f, "\n  {complaint}"))
+    }
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hours = self.simulated.as_secs_f64() / 3600.0;
+        let (seeds, repeated, failed) = (self.seeds, self.repeated, self.failed.len());
+        let (faults, events, tally) = (self.faults, self.events, self.tally);
         write!(
             f,
-            "{} seeds, {hours:.2} cluster-hours, {} faults, {} acknowledgements, {} events, \
-             {} runs repeated, {} violations",
-            self.seeds,
-            self.faults,
-            self.acks,
-            self.events,
-            self.repeated,
-            self.failed.len()
+            "{seeds} seeds, {hours:.2} cluster-hours, {faults} faults, {repeated} runs repeated, \
+             {failed} seeds failed; {events} events, {tally}"
         )
     }
 }
 
 impl Summary {
-    fn add(&mut self, outcome: Outcome) {
+    fn add(&mut self, outcome: Outcome, again: Option<Outcome>, plan: &Plan) {
         self.seeds += 1;
         self.simulated += outcome.lasted;
         self.faults += outcome.faults;
-        self.acks += outcome.acks;
+        self.tally += outcome.tally;
         self.events += outcome.events;
-        if !outcome.complaints.is_empty() {
-            self.failed.push((outcome.seed, outcome.complaints));
+        let mut complaints = outcome.complaints.clone();
+        if let Some(again) = again {
+            self.repeated += 1;
+            if again != outcome {
+                let what = format!("two runs differ: {:x} and {:x}", outcome.hash, again.hash);
+                complaints.push(Complaint { at: outcome.lasted, law: Law::Repeat, what });
+            }
+        }
+        if !complaints.is_empty() {
+            let (seed, command) = (outcome.seed, plan.command(outcome.seed));
+            self.failed.push(Failure { seed, complaints, command });
+            self.failed.sort_by_key(|failure| failure.seed);
         }
     }
 }
 
 /// Runs seeds in their order. `stop` is asked after each and ends the batch early.
+///
+/// A seed that never ends ends the process, with the command that replays it.
 pub fn run_many(
     seeds: Range<u64>,
     plan: &Plan,
@@ -81,29 +118,30 @@ pub fn run_many(
     let begun = Instant::now();
     let next = AtomicU64::new(seeds.start);
     let summary = Mutex::new(Summary::default());
-    let work = || {
+    let desk = Desk::default();
+    let work = |place: usize| {
         while budget.wall.is_none_or(|wall| begun.elapsed() < wall) && !stop(&locked(&summary)) {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= seeds.end {
                 return;
             }
+            desk.begin(place, seed, Instant::now());
             let first = run_seed(seed, plan);
             let again = seed.is_multiple_of(REPEAT_EVERY).then(|| run_seed(seed, plan));
-            let mut summary = locked(&summary);
-            if let Some(again) = again {
-                summary.repeated += 1;
-                if again != first {
-                    let what = format!("two runs differ: {:x} and {:x}", first.hash, again.hash);
-                    summary.failed.push((seed, vec![what]));
-                }
-            }
-            summary.add(first);
+            desk.end(place);
+            locked(&summary).add(first, again, plan);
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..budget.threads.max(1) {
-            scope.spawn(work);
+        let work = &work;
+        let places = 0..budget.threads.max(1);
+        let workers: Vec<_> = places.map(|place| scope.spawn(move || work(place))).collect();
+        scope.spawn(|| desk.watch(plan));
+        let ended: Vec<_> = workers.into_iter().map(ScopedJoinHandle::join).collect();
+        desk.close();
+        if let Some(panic) = ended.into_iter().find_map(Result::err) {
+            std::panic::resume_unwind(panic);
         }
     });
-    summary.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    summary.into_inner().unwrap_or_else(PoisonError::into_inner)
 }

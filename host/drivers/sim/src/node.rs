@@ -19,14 +19,15 @@ use quorate_types::{CapabilitySet, EventKind, Faults, GroupId, Index, NodeId, Te
 use crate::disk::SimDisk;
 use crate::guests::SimGuests;
 use crate::knobs::Knobs;
+use crate::law::Law;
 use crate::wire::{Mesh, SimWire};
 use crate::world::{GROUP, World, locked, wall};
 
 /// A node's door.
 pub(crate) type SimHandle = Handle<SimRuntime, SimDisk, SimWire>;
 
-/// The doors of all nodes that live. Clones share them.
-pub(crate) type Doors = Arc<Mutex<BTreeMap<NodeId, SimHandle>>>;
+/// The doors of all nodes that live, each with the number of its life. Clones share them.
+pub(crate) type Doors = Arc<Mutex<BTreeMap<NodeId, (u64, SimHandle)>>>;
 
 /// What every agent can do.
 pub(crate) const CAPABILITY: &str = "work";
@@ -53,6 +54,7 @@ pub(crate) struct SimNode {
     disk: SimDisk,
     rng: Rng,
     life: Option<Life>,
+    lives: u64,
 }
 
 struct Life {
@@ -64,7 +66,7 @@ impl SimNode {
     pub(crate) fn new(site: Site, id: NodeId, mut rng: Rng) -> Self {
         let sync_us_max = site.knobs.sync_us_max;
         let disk = SimDisk::new(site.world.clone(), id, rng.next_u64(), sync_us_max);
-        Self { id, site, disk, rng, life: None }
+        Self { id, site, disk, rng, life: None, lives: 0 }
     }
 
     pub(crate) fn lives(&self) -> bool {
@@ -88,7 +90,8 @@ impl SimNode {
         match self.begin().await {
             Ok(life) => self.life = Some(life),
             Err(reason) => {
-                self.site.world.complain(format!("recovery: {} does not start: {reason}", self.id));
+                let what = format!("{} does not start: {reason}", self.id);
+                self.site.world.complain(Law::Recovery, what);
             }
         }
     }
@@ -124,11 +127,18 @@ impl SimNode {
         world.began(id, raft.status().term);
         let blobs = BlobExchange::new(id, members, store, wire.clone());
         post.open(raft.clone(), blobs.clone());
-        let guests = Arc::new(SimGuests::new(self.rng.next_u64(), knobs.fault_ppm));
+        let guests = Arc::new(SimGuests::new(
+            world,
+            Arc::clone(&over),
+            blobs.clone(),
+            self.rng.next_u64(),
+            knobs.fault_ppm,
+        ));
         let parts = Parts { mailbox, raft, blobs, wire, guests, wall: Arc::new(wall) };
         let handle = Crank::start(parts, |now| Kernel::new(config, Box::new(NativeSource), now));
         mesh.attach(id, post).await;
-        locked(&doors).insert(id, handle.clone());
+        self.lives += 1;
+        locked(&doors).insert(id, (self.lives, handle.clone()));
         Ok(Life { handle, over })
     }
 
@@ -216,7 +226,8 @@ impl Observer for Tap {
 
     fn failed(&self, group: GroupId, reason: String) {
         if !self.is_over() {
-            self.world.complain(format!("the log of {} has stopped: {reason}", self.id));
+            let what = format!("the log of {} has stopped: {reason}", self.id);
+            self.world.complain(Law::Stopped, what);
             self.mailbox.failed(group, reason);
         }
     }

@@ -1,6 +1,6 @@
 //! One seed, from nothing to a verdict.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Once;
@@ -8,23 +8,27 @@ use std::time::Duration;
 
 use openraft_rt::{AsyncRuntime as _, Instant as _};
 use openraft_rt_sim::{SimInstant, SimRuntime};
-use quorate_types::NodeId;
 use quorate_types::rng::Rng;
+use quorate_types::{Digest, Door as _, NodeId};
 
 use crate::chaos::Chaos;
-use crate::client::submit_all;
 use crate::knobs::{Knobs, Plan};
+use crate::law::{Complaint, Law};
 use crate::node::{Doors, SimNode, Site};
+use crate::tally::Tally;
 use crate::wire::Mesh;
+use crate::workload::{self, Front};
 use crate::world::{World, elapsed};
 
-const NODES: u64 = 3;
 /// Once all is healed, every acknowledged task comes to its end within this span.
 const SETTLE_WITHIN: Duration = Duration::from_secs(30);
 const SETTLE_STEP: Duration = Duration::from_millis(100);
 
 thread_local! {
-    static PANICS: Cell<u64> = const { Cell::new(0) };
+    /// What panicked in the run on this thread.
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// What to type to see that run again.
+    static COMMAND: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// How a seed ended.
@@ -40,35 +44,41 @@ pub struct Outcome {
     pub lasted: Duration,
     /// Power losses and cuts.
     pub faults: u64,
-    /// Submissions acknowledged.
-    pub acks: u64,
+    /// What was done.
+    pub tally: Tally,
     /// What the judges found wrong; nothing, where all is well.
-    pub complaints: Vec<String>,
+    pub complaints: Vec<Complaint>,
 }
 
 /// Runs one seed.
 pub fn run_seed(seed: u64, plan: &Plan) -> Outcome {
-    run(seed, plan, false).0
+    conduct(seed, plan, false, |world| play(seed, plan.clone(), world)).0
 }
 
 /// Runs one seed and gives every event as a line.
 pub fn replay(seed: u64, plan: &Plan) -> (Outcome, Vec<String>) {
-    run(seed, plan, true)
+    conduct(seed, plan, true, |world| play(seed, plan.clone(), world))
 }
 
-fn run(seed: u64, plan: &Plan, keep_lines: bool) -> (Outcome, Vec<String>) {
-    count_panics();
+fn conduct<F: Future<Output = ()>>(
+    seed: u64,
+    plan: &Plan,
+    keep_lines: bool,
+    play: impl FnOnce(World) -> F,
+) -> (Outcome, Vec<String>) {
+    watch_panics();
     let _silence = tracing::subscriber::set_default(tracing::subscriber::NoSubscriber::default());
-    let before = PANICS.get();
-    let world = World::new(keep_lines);
+    PANICS.take();
+    COMMAND.set(Some(plan.command(seed)));
+    let world = World::new(keep_lines, usize::try_from(plan.nodes).unwrap_or(1));
     let mut runtime = SimRuntime::with_seed(seed);
     runtime.record_trace(keep_lines);
-    let (shared, plan) = (world.clone(), plan.clone());
+    let (shared, played) = (world.clone(), play(world.clone()));
     let played = std::panic::catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async move {
-            play(seed, &plan, &shared).await;
-            if PANICS.get() > before {
-                shared.complain("a task has panicked".to_owned());
+            played.await;
+            for panic in PANICS.take() {
+                shared.complain(Law::Panic, panic);
             }
             elapsed()
         })
@@ -78,39 +88,49 @@ fn run(seed: u64, plan: &Plan, keep_lines: bool) -> (Outcome, Vec<String>) {
     let lasted = played.unwrap_or_else(|_panic| {
         let lines = runtime.take_trace();
         closed.lines.extend(lines.into_iter().rev().take(200).rev());
-        closed.complaints.push("the runtime has panicked: a task is busy for ever".to_owned());
+        closed.complaints.extend(PANICS.take().into_iter().map(|what| {
+            let law = if what.contains("rt-sim:") { Law::Busy } else { Law::Panic };
+            Complaint { at: Duration::ZERO, law, what }
+        }));
         Duration::ZERO
     });
     drop(runtime);
+    COMMAND.set(None);
     let outcome = Outcome {
         seed,
         hash: closed.hash,
         events: closed.events,
         lasted,
         faults: closed.faults,
-        acks: closed.acks,
+        tally: closed.tally,
         complaints: closed.complaints,
     };
     (outcome, closed.lines)
 }
 
-/// A task's panic shows only on its handle, which nobody holds; so it is counted.
-fn count_panics() {
+/// A task's panic shows only on its handle, which nobody holds; so it is noted, and the
+/// run in which it happened is named.
+fn watch_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            PANICS.set(PANICS.get() + 1);
             before(panic);
+            COMMAND.with_borrow(|command| {
+                if let Some(command) = command {
+                    eprintln!("in a simulated run; see it again: {command}");
+                    PANICS.with_borrow_mut(|panics| panics.push(panic.to_string()));
+                }
+            });
         }));
     });
 }
 
-async fn play(seed: u64, plan: &Plan, world: &World) {
+async fn play(seed: u64, plan: Plan, world: World) {
     let mut rng = Rng::new(seed);
-    let knobs = Knobs::draw(plan, &mut rng);
+    let knobs = Knobs::draw(&plan, &mut rng);
     let mesh = Mesh::new(world.clone(), rng.next_u64(), &knobs);
-    let voters: BTreeSet<NodeId> = (1..=NODES).map(NodeId).collect();
+    let voters: BTreeSet<NodeId> = (1..=plan.nodes).map(NodeId).collect();
     let doors = Doors::default();
     let site = Site {
         world: world.clone(),
@@ -128,12 +148,12 @@ async fn play(seed: u64, plan: &Plan, world: &World) {
     }
     let mut chaos = Chaos::new(site, nodes, rng.fork());
     let span = Duration::from_secs(plan.seconds);
-    let client = submit_all(world.clone(), doors, rng.fork(), knobs.rate, span);
-    drop(SimRuntime::spawn(client));
+    let front = Front::new(world.clone(), doors, SimInstant::now() + span);
+    workload::begin(&front, &mut rng, knobs.rate);
     chaos.play(span).await;
     if !world.has_complaints() {
         chaos.heal().await;
-        settle(world, &chaos).await;
+        settle(&world, &chaos).await;
     }
     chaos.end();
     mesh.end();
@@ -144,20 +164,74 @@ async fn settle(world: &World, chaos: &Chaos) {
     let end = SimInstant::now() + SETTLE_WITHIN;
     // Owners who were not answered yet submit again; what they are told counts as well.
     SimRuntime::sleep(Duration::from_secs(5)).await;
-    while SimInstant::now() < end && !world.has_complaints() && !is_settled(world, chaos) {
-        SimRuntime::sleep(SETTLE_STEP).await;
-    }
+    rest(world, chaos, end).await;
+    read_blobs(world, chaos).await;
+    rest(world, chaos, end).await;
     for node in chaos.nodes() {
         match node.handle() {
             Some(handle) => world.judge_end(node.id, &handle.view()),
-            None => world.complain(format!("liveness: {} is down", node.id)),
+            None => world.complain(Law::Liveness, format!("{} is down", node.id)),
         }
+    }
+}
+
+async fn rest(world: &World, chaos: &Chaos, end: SimInstant) {
+    while SimInstant::now() < end && !world.has_complaints() && !is_settled(world, chaos) {
+        SimRuntime::sleep(SETTLE_STEP).await;
     }
 }
 
 fn is_settled(world: &World, chaos: &Chaos) -> bool {
     let mut views = chaos.nodes().iter().filter_map(|node| node.handle().map(|door| door.view()));
     let Some(first) = views.next() else { return false };
-    let index = first.index();
-    world.is_settled(&first) && views.all(|view| view.index() == index && world.is_settled(&view))
+    world.is_settled() && views.all(|view| view.index() == first.index())
+}
+
+/// Every node gives what any node has acknowledged.
+async fn read_blobs(world: &World, chaos: &Chaos) {
+    for digest in world.know(|judges| judges.blobs.sample()) {
+        for node in chaos.nodes() {
+            let Some(handle) = node.handle() else { continue };
+            let got = handle.get_blob(digest).await.map(|content| Digest::of(&content));
+            world.ask(|judges| judges.blobs.read(node.id, digest, got));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn laws(outcome: &Outcome) -> Vec<Law> {
+        outcome.complaints.iter().map(|complaint| complaint.law).collect()
+    }
+
+    #[test]
+    fn a_panic_in_a_task_is_a_complaint_of_its_seed() {
+        let plan = Plan::default();
+        let in_a_task = |_world| async {
+            drop(SimRuntime::spawn(async { panic!("planted in a task") }));
+            SimRuntime::sleep(Duration::from_secs(1)).await;
+        };
+        let (outcome, _) = conduct(41, &plan, false, in_a_task);
+        assert_eq!((outcome.seed, laws(&outcome)), (41, vec![Law::Panic]));
+        assert!(outcome.complaints[0].what.contains("planted in a task"));
+        let (outcome, _) = conduct(42, &plan, false, |_world| async { panic!("in the play") });
+        assert_eq!(laws(&outcome), [Law::Panic]);
+        let (outcome, _) = conduct(43, &plan, false, |_world| async {});
+        assert_eq!(laws(&outcome), []);
+    }
+
+    #[test]
+    fn a_loop_in_which_no_time_passes_is_a_complaint_of_its_seed() {
+        let spin = |_world| {
+            std::future::poll_fn(|context| {
+                context.waker().wake_by_ref();
+                std::task::Poll::Pending
+            })
+        };
+        let (outcome, lines) = conduct(44, &Plan::default(), true, spin);
+        assert_eq!((outcome.seed, laws(&outcome)), (44, vec![Law::Busy]));
+        assert!(!lines.is_empty(), "what it did last is shown");
+    }
 }

@@ -55,6 +55,13 @@ impl Trace {
         }
     }
 
+    /// Words for people alone, made only where they are kept.
+    pub(crate) fn tell(&mut self, at: Duration, what: impl FnOnce() -> String) {
+        if let Some(lines) = &mut self.lines {
+            lines.push(format!("{:>12.6} -- {}", at.as_secs_f64(), what()));
+        }
+    }
+
     fn fold(&mut self, word: u64) {
         self.hash = Rng::new(self.hash.rotate_left(5) ^ word).next_u64();
     }

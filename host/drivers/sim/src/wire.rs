@@ -96,8 +96,19 @@ impl Mesh {
 
     /// From now on `node` is there: it connects to whom it can reach.
     pub(crate) async fn attach(&self, node: NodeId, post: SimPost) {
-        if let Some(port) = locked(&self.air).ports.get_mut(&node) {
-            port.post = Some(post);
+        let stale: Vec<NodeId> = {
+            let mut air = locked(&self.air);
+            if let Some(port) = air.ports.get_mut(&node) {
+                port.post = Some(post);
+            }
+            let stale = air.up.iter().filter(|(_, to)| *to == node).map(|(from, _)| *from);
+            let stale = stale.collect();
+            air.up.retain(|(from, to)| *from != node && *to != node);
+            stale
+        };
+        // Back before anybody noticed that it was gone: its earlier life's connections break now.
+        for peer in stale {
+            self.tell(peer, WireEvent::PeerGone(node, Gone::Closed)).await;
         }
         self.connect().await;
     }
@@ -173,7 +184,7 @@ impl Mesh {
         (air.loss_ppm, air.repeat_ppm) = (0, 0);
     }
 
-    /// Connects every pair that can be and is not; a connection to an earlier life breaks first.
+    /// Connects every pair that can be and is not.
     async fn connect(&self) {
         let fresh: Vec<(NodeId, NodeId)> = {
             let mut air = locked(&self.air);
@@ -210,7 +221,13 @@ impl Mesh {
             };
             self.world.note(node, kind, (0, 0));
             post.deliver(event).await;
+            self.world.look(node);
         }
+    }
+
+    /// Whether this wire is of the node's present life.
+    fn is_of(&self, wire: &SimWire) -> bool {
+        locked(&self.air).ports.get(&wire.node).is_some_and(|port| port.life == wire.life)
     }
 
     fn post(&self, from: &SimWire, to: NodeId, lane: Lane, frame: &Bytes) -> Result<(), SendError> {
@@ -283,9 +300,7 @@ impl Mesh {
                 let way = from.0 * 16 + u64::from(lane.number());
                 self.world.note(to, "frame", (way, size));
                 post.deliver(WireEvent::Frame { from, lane, frame: letter.frame }).await;
-                if matches!(lane, Lane::Append | Lane::Snapshot) {
-                    self.world.look(to);
-                }
+                self.world.look(to);
             }
         }
     }
@@ -311,6 +326,10 @@ pub(crate) struct SimWire {
 
 impl Wire for SimWire {
     fn send(&self, to: NodeId, lane: Lane, frame: Bytes) -> Result<(), SendError> {
-        self.mesh.post(self, to, lane, &frame)
+        let sent = self.mesh.post(self, to, lane, &frame);
+        if self.mesh.is_of(self) {
+            self.mesh.world.look(self.node);
+        }
+        sent
     }
 }

@@ -8,10 +8,13 @@ use openraft_rt::Instant as _;
 use openraft_rt_sim::{SimInstant, SimRuntime};
 use quorate_ledger::Ledger;
 use quorate_storage::Log;
+use quorate_types::task::NAMESPACE_DEFAULT;
 use quorate_types::{Digest, EventKind, GroupId, Index, NodeId, Term, Time};
 
 use crate::checkers::Judges;
 use crate::disk::SimDisk;
+use crate::law::{Breach, Complaint, Law, Verdict};
+use crate::tally::Tally;
 use crate::trace::Trace;
 
 /// A node's log, as the judges read it.
@@ -23,18 +26,19 @@ const ORIGIN: Time = Time(1_767_225_600_000_000);
 /// More complaints than these say nothing new.
 const COMPLAINTS_MAX: usize = 16;
 
-#[derive(Default)]
 struct State {
     trace: Trace,
     judges: Judges,
     logs: BTreeMap<NodeId, SimLog>,
-    complaints: Vec<String>,
+    /// Up to here events were heard, from whichever node applied them first.
+    heard: Index,
+    complaints: Vec<Complaint>,
     faults: u64,
-    acks: u64,
+    tally: Tally,
 }
 
 /// A run's world. Clones share it.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct World(Arc<Mutex<State>>);
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -52,8 +56,16 @@ pub(crate) fn wall() -> Time {
 }
 
 impl World {
-    pub(crate) fn new(keep_lines: bool) -> Self {
-        let state = State { trace: Trace::new(keep_lines), ..State::default() };
+    pub(crate) fn new(keep_lines: bool, voters: usize) -> Self {
+        let state = State {
+            trace: Trace::new(keep_lines),
+            judges: Judges::new(voters),
+            logs: BTreeMap::new(),
+            heard: Index(0),
+            complaints: Vec::new(),
+            faults: 0,
+            tally: Tally::default(),
+        };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -69,8 +81,30 @@ impl World {
         state.trace.say(elapsed(), what);
     }
 
-    pub(crate) fn complain(&self, what: String) {
-        locked(&self.0).complain(what);
+    pub(crate) fn complain(&self, law: Law, what: impl Into<String>) {
+        self.judge(law.broken(what));
+    }
+
+    /// What somebody found by himself.
+    pub(crate) fn judge(&self, verdict: Verdict) {
+        locked(&self.0).judge(verdict);
+    }
+
+    /// Asks the judges, who may take note.
+    pub(crate) fn ask(&self, judge: impl FnOnce(&mut Judges) -> Verdict) {
+        let mut state = locked(&self.0);
+        let verdict = judge(&mut state.judges);
+        state.judge(verdict);
+    }
+
+    /// Asks the judges what they know.
+    pub(crate) fn know<T>(&self, look: impl FnOnce(&Judges) -> T) -> T {
+        look(&locked(&self.0).judges)
+    }
+
+    /// Something was done and acknowledged.
+    pub(crate) fn count(&self, add: impl FnOnce(&mut Tally)) {
+        add(&mut locked(&self.0).tally);
     }
 
     /// Looks at what a node's log has gained.
@@ -78,9 +112,8 @@ impl World {
         let mut state = locked(&self.0);
         let state = &mut *state;
         let Some(log) = state.logs.get(&node) else { return };
-        if let Err(complaint) = state.judges.entries.see(node, log) {
-            state.complain(complaint);
-        }
+        let verdict = state.judges.entries.see(node, log);
+        state.judge(verdict);
     }
 
     /// A node's life begins with this log.
@@ -88,15 +121,16 @@ impl World {
         let mut state = locked(&self.0);
         let state = &mut *state;
         state.logs.insert(node, log);
-        if let Err(complaint) = state.judges.committed.all_kept(&state.logs) {
-            state.complain(complaint);
-        }
+        let verdict = state.judges.committed.all_kept(&state.logs);
+        state.judge(verdict);
     }
 
     /// A node's life begins in this term, before it has heard of anything.
     pub(crate) fn began(&self, node: NodeId, term: Term) {
         let mut state = locked(&self.0);
         let verdict = state.judges.terms.began(node, term);
+        state.judge(verdict);
+        let verdict = state.judges.committed.began(node);
         state.judge(verdict);
     }
 
@@ -115,17 +149,15 @@ impl World {
         let mut state = locked(&self.0);
         state.trace.note(elapsed(), node.0, "applied", (index.0, tell_apart(&digest)));
         let state = &mut *state;
-        let verdicts = [
-            state.judges.states.see(node, view.index(), digest),
-            state.judges.tasks.see(index, events),
-            state.logs.get(&node).map_or(Ok(()), |log| {
-                state.judges.entries.see(node, log)?;
-                state.judges.committed.see(node, index, log)
-            }),
-        ];
-        for verdict in verdicts {
-            state.judge(verdict);
-        }
+        let verdict = state.judges.states.see(node, view.index(), digest);
+        state.judge(verdict);
+        state.hear(index, events);
+        let verdict = state.logs.get(&node).map_or(Ok(()), |log| {
+            state.judges.entries.see(node, log)?;
+            state.judges.committed.see(node, index, log)?;
+            state.judges.committed.kept(index, &state.logs)
+        });
+        state.judge(verdict);
     }
 
     pub(crate) fn restored(&self, node: NodeId, index: Index, view: &Ledger) {
@@ -153,22 +185,19 @@ impl World {
         }
     }
 
-    pub(crate) fn acknowledged(&self, key: &str, task: quorate_types::TaskId) {
-        let mut state = locked(&self.0);
-        state.acks += 1;
-        let verdict = state.judges.tasks.acknowledged(key, task);
-        state.judge(verdict);
-    }
-
-    /// Whether every acknowledged task is final in this state.
-    pub(crate) fn is_settled(&self, view: &Ledger) -> bool {
-        locked(&self.0).judges.tasks.unfinished(view).is_none()
+    /// Whether every acknowledged task has come to its end.
+    pub(crate) fn is_settled(&self) -> bool {
+        locked(&self.0).judges.tasks.is_settled()
     }
 
     /// The last word on a node's state.
     pub(crate) fn judge_end(&self, node: NodeId, view: &Ledger) {
+        let counted = view.counts(NAMESPACE_DEFAULT).values().sum();
         let mut state = locked(&self.0);
-        let verdicts = [state.judges.states.recompute(node, view), state.judges.tasks.end(view)];
+        let verdicts = [
+            state.judges.states.recompute(node, view.digest(), view.recompute_digest()),
+            state.judges.tasks.end(|task| view.task(task), counted),
+        ];
         for verdict in verdicts {
             state.judge(verdict);
         }
@@ -178,7 +207,7 @@ impl World {
         !locked(&self.0).complaints.is_empty()
     }
 
-    /// (hash, events, lines, complaints, faults, acknowledgements); lets the logs go.
+    /// What is left of it; lets the logs go.
     pub(crate) fn close(&self) -> Closed {
         let mut state = locked(&self.0);
         let logs = std::mem::take(&mut state.logs);
@@ -188,7 +217,7 @@ impl World {
             lines: state.trace.take_lines(),
             complaints: std::mem::take(&mut state.complaints),
             faults: state.faults,
-            acks: state.acks,
+            tally: state.tally,
         };
         drop(state);
         drop(logs);
@@ -201,23 +230,33 @@ pub(crate) struct Closed {
     pub(crate) hash: u64,
     pub(crate) events: u64,
     pub(crate) lines: Vec<String>,
-    pub(crate) complaints: Vec<String>,
+    pub(crate) complaints: Vec<Complaint>,
     pub(crate) faults: u64,
-    pub(crate) acks: u64,
+    pub(crate) tally: Tally,
 }
 
 impl State {
-    fn judge(&mut self, verdict: Result<(), String>) {
-        if let Err(complaint) = verdict {
-            self.complain(complaint);
+    /// What entries brought: the same from every node, so heard once, in the log's order.
+    fn hear(&mut self, index: Index, events: &[EventKind]) {
+        if index <= self.heard {
+            return;
+        }
+        self.heard = index;
+        for event in events {
+            self.trace.tell(elapsed(), || format!("{index}: {event:?}"));
+            let verdict = self.judges.tasks.see(index, event, &mut self.tally);
+            self.judge(verdict);
+            let verdict = self.judges.policies.see(index, event);
+            self.judge(verdict);
         }
     }
 
-    fn complain(&mut self, what: String) {
-        let at = elapsed();
-        self.trace.say(at, &what);
+    fn judge(&mut self, verdict: Verdict) {
+        let Err(Breach { law, what }) = verdict else { return };
+        let complaint = Complaint { at: elapsed(), law, what };
+        self.trace.say(complaint.at, &format!("{law}: {}", complaint.what));
         if self.complaints.len() < COMPLAINTS_MAX {
-            self.complaints.push(format!("{:.6} s: {what}", at.as_secs_f64()));
+            self.complaints.push(complaint);
         }
     }
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 
 use quorate_types::{Index, NodeId, Term};
 
+use super::Book;
+use crate::law::{Law, Verdict};
 use crate::trace::bytes_hash;
-use crate::world::{GROUP, SimLog};
 
 /// A cut may reach so far behind what was last seen of a log.
 const LOOK_BACK: u64 = 64;
@@ -28,8 +29,8 @@ impl Entries {
         self.seen.remove(&node);
     }
 
-    pub(crate) fn see(&mut self, node: NodeId, log: &SimLog) -> Result<(), String> {
-        let Some(last) = log.last(GROUP) else { return Ok(()) };
+    pub(crate) fn see(&mut self, node: NodeId, log: &impl Book) -> Verdict {
+        let Some(last) = log.last() else { return Ok(()) };
         let seen = self.seen.insert(node, last);
         if seen == Some(last) {
             return Ok(());
@@ -39,8 +40,8 @@ impl Entries {
             Some((index, _)) => index.min(last.0).0.saturating_sub(LOOK_BACK),
             None => 0,
         };
-        let mut before: Option<(Index, Term)> = log.purged(GROUP);
-        for record in log.read(GROUP, Index(from)..Index(last.0.0 + 1)) {
+        let mut before: Option<(Index, Term)> = log.purged();
+        for record in log.read(Index(from)..Index(last.0.0 + 1)) {
             let follows = |(index, _): &(Index, Term)| index.0 + 1 == record.index.0;
             let previous = before.filter(follows).map(|(_, term)| term);
             before = Some((record.index, record.term));
@@ -49,12 +50,13 @@ impl Entries {
             let first = self.known.entry(key).or_insert(entry);
             let (index, term) = key;
             if first.hash != entry.hash {
-                return Err(format!("log matching: {node} has another entry {index} of {term}"));
+                let what = format!("{node} has another entry {index} of term {term}");
+                return Law::LogMatching.broken(what);
             }
             match (first.previous, entry.previous) {
                 (Some(one), Some(other)) if one != other => {
-                    return Err(format!(
-                        "log matching: before entry {index} of term {term} {node} has term {other}, others {one}"
+                    return Law::LogMatching.broken(format!(
+                        "before entry {index} of term {term} {node} has term {other}, others {one}"
                     ));
                 }
                 (None, Some(_)) => first.previous = entry.previous,
@@ -62,5 +64,41 @@ impl Entries {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::book::tests::pages;
+    use super::*;
+
+    fn law(verdict: Verdict) -> Option<Law> {
+        verdict.err().map(|breach| breach.law)
+    }
+
+    #[test]
+    fn one_index_and_term_with_two_contents_is_seen() {
+        let mut judge = Entries::default();
+        assert_eq!(judge.see(NodeId(1), &pages(&[(1, 1, "a"), (2, 1, "b")])), Ok(()));
+        assert_eq!(judge.see(NodeId(2), &pages(&[(1, 1, "a"), (2, 2, "x")])), Ok(()));
+        let other = pages(&[(1, 1, "a"), (2, 1, "x")]);
+        assert_eq!(law(judge.see(NodeId(3), &other)), Some(Law::LogMatching));
+    }
+
+    #[test]
+    fn one_entry_after_two_others_is_seen() {
+        let mut judge = Entries::default();
+        assert_eq!(judge.see(NodeId(1), &pages(&[(1, 1, "a"), (2, 3, "b")])), Ok(()));
+        let other = pages(&[(1, 2, "c"), (2, 3, "b")]);
+        assert_eq!(law(judge.see(NodeId(2), &other)), Some(Law::LogMatching));
+    }
+
+    #[test]
+    fn what_a_node_writes_over_its_own_entry_is_seen() {
+        let mut judge = Entries::default();
+        assert_eq!(judge.see(NodeId(1), &pages(&[(1, 1, "a"), (2, 1, "b"), (3, 1, "c")])), Ok(()));
+        // Cut to the first and written again in the same term.
+        let again = pages(&[(1, 1, "a"), (2, 1, "x")]);
+        assert_eq!(law(judge.see(NodeId(1), &again)), Some(Law::LogMatching));
     }
 }

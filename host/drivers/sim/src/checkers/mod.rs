@@ -1,19 +1,60 @@
 //! The judges: one file, one invariant. Each notes what it sees and says what must not be.
+//!
+//! | when | who looks |
+//! |---|---|
+//! | a file is written, cut, synced, renamed or removed, a directory is synced | `entries` at the node's log |
+//! | a frame is sent or delivered, a peer comes or goes | `entries` at the sender's or receiver's log |
+//! | entries are applied | `entries`, `committed` (what was applied, and that a quorum has it), `states`, `tasks`, `policies` |
+//! | a snapshot is put in place | `states`, `committed` |
+//! | leadership or term changes | `leaders`, `terms`; `committed` at a new leader's log |
+//! | a node comes back | `committed` at all logs, before it hears of anything; `terms`, `committed` once it is up |
+//! | a door answers | `tasks`, `policies`, `calls`, `blobs`; the workload itself holds deadlines |
+//! | an agent begins a call | `calls` |
+//! | the end, all healed | `states` (the digest anew), `tasks`, `blobs` |
+//!
+//! An ack that leaves before its fsync is seen where it matters: at the next
+//! power loss, when the log that comes back lacks what was committed.
 
+mod blobs;
+mod book;
+mod calls;
 mod committed;
 mod entries;
 mod leaders;
+mod policies;
 mod states;
 mod tasks;
 mod terms;
 
+pub(crate) use book::Book;
+pub(crate) use calls::{AGAIN, ONCE};
+
 /// All of them, over all nodes and all their lives.
-#[derive(Default)]
 pub(crate) struct Judges {
+    pub(crate) blobs: blobs::Blobs,
+    pub(crate) calls: calls::Calls,
     pub(crate) committed: committed::Committed,
     pub(crate) entries: entries::Entries,
     pub(crate) leaders: leaders::Leaders,
+    pub(crate) policies: policies::Policies,
     pub(crate) states: states::States,
     pub(crate) tasks: tasks::Tasks,
     pub(crate) terms: terms::Terms,
+}
+
+impl Judges {
+    /// Over a cluster of so many voters.
+    pub(crate) fn new(voters: usize) -> Self {
+        Self {
+            blobs: blobs::Blobs::default(),
+            calls: calls::Calls::default(),
+            committed: committed::Committed::new(voters),
+            entries: entries::Entries::default(),
+            leaders: leaders::Leaders::default(),
+            policies: policies::Policies::default(),
+            states: states::States::default(),
+            tasks: tasks::Tasks::default(),
+            terms: terms::Terms::default(),
+        }
+    }
 }

@@ -1,0 +1,86 @@
+//! What a run got done. A run that does nothing breaks nothing, so it is counted.
+
+use std::fmt;
+use std::ops::AddAssign;
+
+/// How often something was done and acknowledged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Submissions acknowledged.
+    pub acks: u64,
+    /// Tasks completed.
+    pub completed: u64,
+    /// Tasks that ended as dead letters.
+    pub dead_letters: u64,
+    /// Attempts that were lost or had failed and were followed by another.
+    pub requeued: u64,
+    /// Cancellations acknowledged.
+    pub cancelled: u64,
+    /// Completions acknowledged to outside workers.
+    pub outside: u64,
+    /// Calls answered with a reply.
+    pub calls: u64,
+    /// Calls that ended in a typed refusal.
+    pub calls_refused: u64,
+    /// Blobs acknowledged.
+    pub blobs: u64,
+    /// Linearizable reads answered.
+    pub reads: u64,
+    /// Policies activated and adopted.
+    pub swaps: u64,
+}
+
+impl Tally {
+    /// The names and counts, in one order.
+    pub fn counts(&self) -> [(&'static str, u64); 11] {
+        let Self {
+            acks,
+            completed,
+            dead_letters,
+            requeued,
+            cancelled,
+            outside,
+            calls,
+            calls_refused,
+            blobs,
+            reads,
+            swaps,
+        } = *self;
+        [
+            ("acknowledgements", acks),
+            ("completed", completed),
+            ("dead letters", dead_letters),
+            ("requeued", requeued),
+            ("cancelled", cancelled),
+            ("completed outside", outside),
+            ("calls answered", calls),
+            ("calls refused", calls_refused),
+            ("blobs", blobs),
+            ("reads", reads),
+            ("swaps", swaps),
+        ]
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.acks += other.acks;
+        self.completed += other.completed;
+        self.dead_letters += other.dead_letters;
+        self.requeued += other.requeued;
+        self.cancelled += other.cancelled;
+        self.outside += other.outside;
+        self.calls += other.calls;
+        self.calls_refused += other.calls_refused;
+        self.blobs += other.blobs;
+        self.reads += other.reads;
+        self.swaps += other.swaps;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = self.counts().map(|(name, count)| format!("{count} {name}"));
+        f.write_str(&counts.join(", "))
+    }
+}
