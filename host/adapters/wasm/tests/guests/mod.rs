@@ -2,6 +2,7 @@
 //! Each scenario replaces one body and leaves the rest well behaved.
 
 #![allow(dead_code, reason = "each test binary uses its own part of the cast")]
+#![allow(clippy::unwrap_used, reason = "a guest that cannot be made is a failed test")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
