@@ -123,6 +123,7 @@ impl Kernel {
                 Ok(Done::Door(reply)) => {
                     if let Reply::Registered(agent, incarnation) = *reply {
                         self.home.residents.begin_life(at, agent, incarnation);
+                        self.follow_lives();
                         self.reconcile_home(now);
                     }
                 }
@@ -174,8 +175,14 @@ impl Kernel {
         if self.is_life_over() {
             self.life_ended(now);
         }
+        let here = self.config.node;
+        let came =
+            |event: &EventKind| matches!(event, EventKind::AgentUp { node, .. } if *node == here);
         if events.is_empty() {
             // A snapshot may have taken the entries' place.
+            self.follow_lives();
+            self.reconcile_home(now);
+        } else if events.iter().any(came) && self.follow_lives() {
             self.reconcile_home(now);
         }
         for event in events {
@@ -193,6 +200,34 @@ impl Kernel {
                 }
             }
         }
+    }
+
+    /// Takes on the lives that the log gave this node's agents beyond those that it was told of:
+    /// a registration that is sent again may be committed twice, each copy numbers a life, and the
+    /// answer to the first may be the one that arrives. True where there was one.
+    fn follow_lives(&mut self) -> bool {
+        let Some(life) = self.home.incarnation else { return false };
+        let (view, node) = (&self.view, self.config.node);
+        let newer: Vec<_> = self
+            .home
+            .residents
+            .lives()
+            .filter_map(|(at, agent, told)| {
+                let record = view.agent(agent)?;
+                let spec = &record.spec;
+                let ours = spec.hosted && spec.node == node && spec.node_incarnation == life;
+                (ours && record.retired.is_none() && record.incarnation > told).then_some((
+                    at,
+                    agent,
+                    record.incarnation,
+                ))
+            })
+            .collect();
+        for (at, agent, incarnation) in &newer {
+            tracing::info!(%agent, %incarnation, "a hosted agent was registered more than once");
+            self.home.residents.begin_life(*at, *agent, *incarnation);
+        }
+        !newer.is_empty()
     }
 
     fn is_life_over(&self) -> bool {

@@ -1,17 +1,19 @@
 //! One kernel, bare: the log is a ledger that commits at once, time is a number.
 
 mod blobs;
+mod lives;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use quorate_dispatch::NativeSource;
-use quorate_ledger::Ledger;
+use quorate_ledger::{Command, Ledger, Outcome};
 use quorate_types::door::Consistency;
 use quorate_types::view::{CallEvent, CallSpec, LeaseGrant};
 use quorate_types::{
-    AgentId, AgentSpec, CallId, CapabilitySet, Digest, Faults, GroupId, Incarnation, Index, NodeId,
-    Payload, Refusal, Reply, Request, Submission, TaskId, TaskSpec, TaskState, Term, Time,
+    AgentId, AgentSpec, CallId, CapabilitySet, Digest, Faults, GroupId, Incarnation, Index, Lane,
+    NodeId, Payload, Refusal, Reply, Request, Submission, TaskId, TaskSpec, TaskState, Term, Time,
     Timeouts, TraceId,
 };
 
@@ -41,6 +43,8 @@ struct One {
     steps: u32,
     work: Vec<(WorkId, WorkOrder)>,
     dropped: Vec<Digest>,
+    /// Frames to other nodes, but those of gossip.
+    sent: Vec<(NodeId, Lane, Bytes)>,
 }
 
 impl One {
@@ -51,6 +55,13 @@ impl One {
 
     /// Hosted agents by (namespace, capability).
     fn with_agents_of(agents: &[(&str, &str)]) -> Self {
+        let mut one = Self::made(agents, &[NODE]);
+        one.lead(true);
+        one
+    }
+
+    /// A kernel that follows no leader yet, in a cluster of these members.
+    fn made(agents: &[(&str, &str)], members: &[NodeId]) -> Self {
         let info = MemberInfo { name: "one".into(), peer: "p".into(), address: "a".into() };
         let agents = agents.iter().map(|(namespace, capability)| LocalAgent {
             name: format!("{capability}-agent"),
@@ -60,7 +71,7 @@ impl One {
         });
         let config = KernelConfig {
             node: NODE,
-            members: [(NODE, info)].into(),
+            members: members.iter().map(|node| (*node, info.clone())).collect(),
             api: None,
             boot: 1,
             seed: 7,
@@ -68,7 +79,7 @@ impl One {
             lease_term: TERM,
         };
         let now = Time::from_millis(1_000);
-        let mut one = Self {
+        Self {
             kernel: Kernel::new(config, Box::new(NativeSource), Now { mono: now, wall: now }),
             ledger: Ledger::new(&Faults::none()),
             index: 0,
@@ -81,9 +92,8 @@ impl One {
             steps: 0,
             work: Vec::new(),
             dropped: Vec::new(),
-        };
-        one.lead(true);
-        one
+            sent: Vec::new(),
+        }
     }
 
     fn now(&self) -> Now {
@@ -129,7 +139,8 @@ impl One {
                 Effect::Prepare(ticket, digest) => {
                     inputs.push(Input::Prepared(ticket, digest, Ok(())));
                 }
-                Effect::Send(..) => {}
+                Effect::Send(_to, Lane::Gossip, _frame) => {}
+                Effect::Send(to, lane, frame) => self.sent.push((to, lane, frame)),
             }
         }
         inputs
@@ -156,6 +167,17 @@ impl One {
             Input::Applied { group, index, events, view },
             Input::Proposed(ticket, Ok((index, outcome))),
         ]
+    }
+
+    /// Another node's entry is applied here.
+    fn apply(&mut self, command: impl Into<Command>) -> Outcome {
+        let entry = command.into().encode(self.now);
+        let [applied, proposed] = self.commit(Ticket(0), GroupId::SYSTEM, &entry);
+        self.give(applied);
+        let Input::Proposed(_ticket, Ok((_index, outcome))) = proposed else {
+            unreachable!("a commit is told last")
+        };
+        outcome
     }
 
     /// Lets time pass, stopping wherever the kernel wants to be asked.
@@ -256,7 +278,9 @@ fn work_of_one_namespace_never_reaches_an_agent_of_another() {
     one.pass(TERM);
     assert_eq!(one.state(ours), TaskState::Queued, "an able agent has nothing to do");
     assert!(one.work.is_empty());
-    let Reply::Why(why) = one.reply(Request::Why(ours, Consistency::Linearizable)) else { panic!("asked why") };
+    let Reply::Why(why) = one.reply(Request::Why(ours, Consistency::Linearizable)) else {
+        panic!("asked why")
+    };
     let waits = why.waits.expect("it waits");
     assert!(waits.contains("namespace `ours`") && waits.contains("other namespaces"), "{waits}");
 
@@ -349,7 +373,9 @@ fn a_task_that_is_leased_and_not_started_goes_back_as_a_lost_attempt() {
     assert_eq!(one.state(task), TaskState::Queued, "heartbeats of its agent start nothing");
     let view = one.ledger.task(task).expect("a record");
     assert_eq!((view.attempts, view.failures), (1, 0), "the attempt is lost, and no failure");
-    let Reply::Why(why) = one.reply(Request::Why(task, Consistency::Linearizable)) else { panic!("asked why") };
+    let Reply::Why(why) = one.reply(Request::Why(task, Consistency::Linearizable)) else {
+        panic!("asked why")
+    };
     let ended = why.decisions[0].ended.as_deref();
     assert!(ended.is_some_and(|how| how.contains("did not start it")), "{ended:?}");
 }

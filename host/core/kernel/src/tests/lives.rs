@@ -1,0 +1,121 @@
+//! Lives of a follower's agents, as a slow or faulty leader numbers them.
+
+use quorate_ledger::{Assignment, NodeUp, ShardCommand, SystemCommand};
+use quorate_types::{LoadReading, PolicyEpoch, WireEvent};
+
+use super::*;
+use crate::frame::{self, Control, Done, Errand, Setback};
+
+const LEADER: NodeId = NodeId(2);
+
+impl One {
+    /// A kernel that follows node 2, which the test plays.
+    fn follower(agents: &[&str]) -> Self {
+        let agents: Vec<_> = agents.iter().map(|capability| ("default", *capability)).collect();
+        let mut one = Self::made(&agents, &[NODE, LEADER]);
+        one.give(Input::Wire(WireEvent::PeerUp(LEADER)));
+        let leader = Some(LEADER);
+        one.give(Input::Leadership { group: GroupId::SYSTEM, leader, term: Term(1) });
+        one
+    }
+
+    /// What the leader was asked since the last look.
+    fn asked(&mut self) -> Vec<(u64, Errand)> {
+        let frames = std::mem::take(&mut self.sent).into_iter();
+        let asked = frames.filter_map(|(to, lane, frame)| {
+            assert_eq!((to, lane), (LEADER, Lane::Control));
+            match frame::decode(&frame) {
+                Ok(Control::Ask { id, errand, .. }) => Some((id, errand)),
+                Ok(_) => None,
+                Err(error) => panic!("{error}"),
+            }
+        });
+        asked.collect()
+    }
+
+    fn answered(&mut self, id: u64, result: Result<Done, Setback>) {
+        let frame = frame::encode(&Control::Answer { id, result });
+        self.give(Input::Wire(WireEvent::Frame { from: LEADER, lane: Lane::Control, frame }));
+    }
+
+    /// The leader numbers the node's life.
+    fn number(&mut self) {
+        let asked = self.asked();
+        let [(id, Errand::NodeUp { api, boot })] = &asked[..] else { panic!("{asked:?}") };
+        let up = NodeUp { node: NODE, name: "one".into(), api: api.clone(), boot: *boot };
+        let Outcome::NodeUp(life) = self.apply(SystemCommand::NodeUp(up)) else {
+            panic!("a life has a number")
+        };
+        self.answered(*id, Ok(Done::NodeUp(life)));
+    }
+
+    /// The only registration that the leader was asked for.
+    fn registration(&mut self) -> (u64, AgentSpec) {
+        let mut asked = self.asked();
+        let Some((id, Errand::Door(request))) = asked.pop() else { panic!("{asked:?}") };
+        let Request::Register(spec) = *request else { panic!("{request:?}") };
+        assert!(asked.is_empty(), "{asked:?}");
+        (id, spec)
+    }
+
+    fn registered(&mut self, spec: &AgentSpec) -> Reply {
+        let outcome = self.apply(SystemCommand::RegisterAgent(spec.clone()));
+        let Outcome::Registered(agent, incarnation) = outcome else { panic!("{outcome:?}") };
+        for adoption in self.ledger.pending_adoptions() {
+            self.apply(adoption);
+        }
+        Reply::Registered(agent, incarnation)
+    }
+
+    /// The leader leases a task to this life of an agent.
+    fn lease(&mut self, capability: &str, agent: AgentId, incarnation: Incarnation) -> TaskId {
+        let submission = Submission { spec: task(capability), nonce: (1, 1, self.index) };
+        let Outcome::Submitted(each) = self.apply(ShardCommand::Submit(vec![submission])) else {
+            panic!("a submission is answered with its tasks")
+        };
+        let task = each[0].as_ref().expect("taken").id;
+        let assignment = Assignment {
+            task,
+            agent,
+            incarnation,
+            policy_epoch: PolicyEpoch(0),
+            policy: "round-robin".to_owned(),
+            fallback: false,
+            candidates: 1,
+            reading: LoadReading::default(),
+            term_ms: 10_000,
+        };
+        let outcome = self.apply(ShardCommand::Assign(vec![assignment]));
+        assert!(matches!(&outcome, Outcome::Assigned(tokens) if tokens[0].is_ok()), "{outcome:?}");
+        task
+    }
+}
+
+#[test]
+fn an_agent_that_was_registered_twice_works_in_its_last_life() {
+    for (mute, answer_last) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut one = One::follower(&["echo"]);
+        one.mute = mute;
+        one.number();
+        let (id, spec) = one.registration();
+        one.pass(Duration::from_millis(1_100));
+        assert_eq!(
+            one.registration(),
+            (id, spec.clone()),
+            "the commit is slow, so it is sent again"
+        );
+
+        let first = one.registered(&spec);
+        if !answer_last {
+            one.answered(id, Ok(Done::Door(Box::new(first.clone()))));
+        }
+        let Reply::Registered(agent, last) = one.registered(&spec) else { panic!("registered") };
+        if answer_last {
+            one.answered(id, Ok(Done::Door(Box::new(first))));
+        }
+        assert_eq!(last, Incarnation(2));
+        let task = one.lease("echo", agent, last);
+        let begun: Vec<_> = one.work.iter().map(|(_work, order)| order.task).collect();
+        assert_eq!(begun, [Some(task)], "mute {mute}, answered last {answer_last}");
+    }
+}
