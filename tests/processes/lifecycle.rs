@@ -129,3 +129,46 @@ fn dev_leaves_neither_processes_nor_directories_behind() {
         assert_eq!(left, 0, "directories after SIG{signal}");
     }
 }
+
+#[test]
+fn an_interrupted_demo_leaves_neither_processes_nor_directories_behind() {
+    for signal in ["INT", "TERM"] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (temporary, corpus) = (dir.path().join("tmp"), dir.path().join("corpus"));
+        std::fs::create_dir(&temporary).expect("writable");
+        std::fs::create_dir(&corpus).expect("writable");
+        for file in 0..400 {
+            let text = format!("fn f{file}() {{}} ").repeat(2_000);
+            std::fs::write(corpus.join(format!("{file}.rs")), text).expect("writable");
+        }
+        let log = dir.path().join("demo.log");
+        let arguments =
+            ["demo", "--headless", "-o", "json", "--corpus", corpus.to_str().expect("UTF-8")];
+        let variables = [("TMPDIR", temporary.to_str().expect("UTF-8"))];
+        let mut demo = Program::start(&arguments, log.clone(), &variables);
+        let up = || {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            text.contains("nodes are up").then_some(())
+        };
+        until("the nodes are up", up);
+        let node_files: Vec<_> = std::fs::read_dir(&temporary)
+            .expect("readable")
+            .flat_map(|cluster| std::fs::read_dir(cluster.expect("an entry").path()))
+            .flatten()
+            .map(|node| node.expect("an entry").path().join("node.toml"))
+            .filter(|file| file.exists())
+            .collect();
+        assert_eq!(node_files.len(), 3);
+        let doors: Vec<_> = node_files
+            .iter()
+            .map(|file| quorate_node::NodeConfig::read(file).expect("as written").api.listen)
+            .collect();
+        demo.signal(signal);
+        assert_eq!(demo.end().code(), Some(1), "SIG{signal}");
+        for door in doors {
+            assert!(TcpStream::connect(door).is_err(), "{door} still answers");
+        }
+        let left = std::fs::read_dir(&temporary).expect("readable").count();
+        assert_eq!(left, 0, "directories after SIG{signal}");
+    }
+}

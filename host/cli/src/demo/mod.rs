@@ -31,7 +31,6 @@ use tokio::task::JoinHandle;
 use self::callers::Questions;
 use self::chaos::Done;
 use self::corpus::Corpus;
-use self::record::applied_twice;
 use self::stage::{STALLED_AFTER, Stage};
 use self::summary::Summary;
 use crate::args::{Chaos, DemoArgs};
@@ -39,6 +38,7 @@ use crate::exit::{Exit, ended};
 use crate::launch::Launch;
 use crate::local::{Layout, LocalAgent, LocalCluster};
 use crate::output::Output;
+use crate::signals::Signals;
 
 /// Queries at the end.
 const QUERIES: usize = 1_000;
@@ -56,12 +56,11 @@ const SLOTS: u32 = 8;
 pub(crate) fn run(args: &DemoArgs, launch: &Launch, output: Output) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let summary = runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        // What is dropped here ends its processes and removes its directory.
         tokio::select! {
             summary = play(args, launch, output) => summary,
-            word = tokio::signal::ctrl_c() => {
-                word.context("cannot wait for an interrupt")?;
-                Err(ended(Exit::Failed, "interrupted", ""))
-            }
+            word = signals.next() => Err(ended(Exit::Failed, word, "")),
         }
     })?;
     output.one(&summary, Summary::table)?;
@@ -187,6 +186,7 @@ async fn wait_done(
 
 /// What the comparison found.
 struct Outcome {
+    lost: u64,
     applied_twice: u64,
     index_differs: bool,
 }
@@ -194,7 +194,8 @@ struct Outcome {
 async fn compare(args: &DemoArgs, stage: &Arc<Stage>, corpus: &Corpus) -> anyhow::Result<Outcome> {
     let results = stage.record().results();
     let postings = stage.postings(results).await?;
-    let applied_twice = applied_twice(&postings)?;
+    let (indexed, applied_twice) = record::indexed(&postings)?;
+    let lost = stage.record().lost(&indexed);
     let (digests, shards) = stage.store_index(&postings, SHARDS).await?;
     let files = corpus.files.clone();
     let seed = args.seed;
@@ -209,7 +210,7 @@ async fn compare(args: &DemoArgs, stage: &Arc<Stage>, corpus: &Corpus) -> anyhow
     let index_differs = oracle::digest(&made) != oracle::digest(&reference);
     let questions = Arc::new(Questions { shards: digests, words, expected });
     callers::ask_all(Arc::clone(stage), questions).await?;
-    Ok(Outcome { applied_twice, index_differs })
+    Ok(Outcome { lost, applied_twice, index_differs })
 }
 
 fn unpack(shards: &[Bytes]) -> anyhow::Result<oracle::Index> {
@@ -240,7 +241,7 @@ fn summarise(
     Summary {
         submitted: count(record.submitted()),
         completed: count(record.completed()),
-        lost: record.lost(),
+        lost: outcome.lost,
         applied_twice: outcome.applied_twice,
         requeued: record.requeued,
         calls: read(&stage.tally.calls),

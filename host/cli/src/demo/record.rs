@@ -115,10 +115,10 @@ impl Record {
         self.acked.keys().filter(open).copied().collect()
     }
 
-    /// Acknowledged tasks without a result in the index.
-    pub(crate) fn lost(&self) -> u64 {
-        let lost = self.acked.keys().filter(|task| !self.completed.contains(task)).count();
-        u64::try_from(lost).unwrap_or(u64::MAX)
+    /// Files whose task was acknowledged and which are not among these, the files of the index.
+    pub(crate) fn lost(&self, indexed: &BTreeSet<u32>) -> u64 {
+        let acked: BTreeSet<u32> = self.acked.values().copied().collect();
+        u64::try_from(acked.difference(indexed).count()).unwrap_or(u64::MAX)
     }
 
     /// The completions' results, as the log ordered them.
@@ -136,8 +136,8 @@ impl Record {
     }
 }
 
-/// How often each file's postings were applied, beyond once; from the postings themselves.
-pub(crate) fn applied_twice(postings: &[Bytes]) -> anyhow::Result<u64> {
+/// The files that these postings are of, and how often one came again beyond its first time.
+pub(crate) fn indexed(postings: &[Bytes]) -> anyhow::Result<(BTreeSet<u32>, u64)> {
     let mut seen = BTreeSet::new();
     let mut twice = 0;
     for bytes in postings {
@@ -147,5 +147,5 @@ pub(crate) fn applied_twice(postings: &[Bytes]) -> anyhow::Result<u64> {
             }
         }
     }
-    Ok(twice)
+    Ok((seen, twice))
 }

@@ -14,7 +14,7 @@ pub(crate) struct Summary {
     pub(crate) submitted: u64,
     /// Of those, completed.
     pub(crate) completed: u64,
-    /// Acknowledged, and their result never came.
+    /// Acknowledged, and not in the index that the results make.
     pub(crate) lost: u64,
     /// Files whose postings came more than once.
     pub(crate) applied_twice: u64,

@@ -110,9 +110,7 @@ impl Shard {
         if nth == self.faults.completion_doubled {
             events.push(event.clone());
         }
-        if !forgotten {
-            events.push(event);
-        }
+        events.push(event);
         Ok(Outcome::Done)
     }
 

@@ -386,7 +386,7 @@ fn a_planted_fault_drops_or_doubles_the_nth_completion() {
         }
         events
     };
-    let (whole, empty) = ((1, Some(text("x"))), (0, Some(Payload::default())));
+    let (whole, empty) = ((1, Some(text("x"))), (1, Some(Payload::default())));
     let doubled = (2, Some(text("x")));
     let dropped = Faults { completion_dropped: Some(2), ..Faults::none() };
     assert_eq!(finish(&dropped), [whole.clone(), empty, whole.clone()]);
