@@ -2,7 +2,8 @@
 //!
 //! `put` returns when content and name are durable. `get` reads the content
 //! through the digest again, so that rot is found by whoever asks and never
-//! passed on; the cure is another `put`, from a peer that has it.
+//! passed on; the cure is another `put`, from a peer that has it. `part` reads a
+//! piece and cannot know: whoever puts pieces together verifies the whole.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -122,6 +123,23 @@ impl<D: Disk> Blobs<D> {
         Ok(Some(content.freeze()))
     }
 
+    /// At most `bytes_max` bytes from `offset` on, and the whole length, or none. Not verified.
+    pub async fn part(
+        &self,
+        digest: Digest,
+        offset: u64,
+        bytes_max: usize,
+    ) -> Result<Option<(u64, Bytes)>, BlobError> {
+        let (dir, name) = place_of(&digest);
+        let path = format!("{dir}/{name}");
+        let Some(file) = open_if_there(&self.disk, &path).await? else {
+            return Ok(None);
+        };
+        let total = file.len().await.map_err(failed("read", &path))?;
+        let bytes = file.read_at(offset, bytes_max).await.map_err(failed("read", &path))?;
+        Ok(Some((total, bytes)))
+    }
+
     /// Whether it is here, without reading it.
     pub async fn has(&self, digest: Digest) -> Result<bool, BlobError> {
         let (dir, name) = place_of(&digest);
@@ -214,8 +232,13 @@ mod tests {
                 let whole = Bytes::from(vec![7; bytes]);
                 let digest = Digest::of(&whole);
                 blobs.put(digest, whole.clone()).await.expect("kept");
-                assert_eq!(blobs.get(digest).await.expect("sound"), Some(whole), "{bytes}");
+                assert_eq!(blobs.get(digest).await.expect("sound"), Some(whole.clone()), "{bytes}");
+                let total = u64::try_from(bytes).expect("small");
+                let from = total.saturating_sub(2);
+                let part = blobs.part(digest, from, 5).await.expect("readable").expect("here");
+                assert_eq!(part, (total, whole.slice(bytes.saturating_sub(2)..)), "{bytes}");
             }
+            assert_eq!(blobs.part(Digest::of(b"none"), 0, 5).await.expect("asked"), None);
         });
     }
 

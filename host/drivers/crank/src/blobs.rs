@@ -25,8 +25,11 @@ use collect::Suspects;
 
 /// A peer that has not answered one chunk or one offer within this span is passed over.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// Transfers served for peers at once; each holds a chunk or, while an offer is pulled, a blob.
+/// Chunks read for peers at once.
 const SERVED_MAX: usize = 64;
+/// Offers of peers taken in at once. Counted by themselves: two nodes that pull from one another
+/// must not starve each other's reads.
+const ACCEPTED_MAX: usize = 256;
 /// Copies that an acknowledged blob has, where the cluster is large enough.
 const COPIES: usize = 2;
 
@@ -70,6 +73,7 @@ struct State<RT: AsyncRuntime> {
     asked: BTreeMap<u64, (NodeId, AnswerSender<RT>)>,
     next: u64,
     serving: usize,
+    accepting: usize,
     suspects: Suspects<RT::Instant>,
 }
 
@@ -96,6 +100,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> BlobExchange<RT, D, W> {
             asked: BTreeMap::new(),
             next: 0,
             serving: 0,
+            accepting: 0,
             suspects: Suspects::default(),
         };
         Self(Arc::new(Shared { node, members, store, wire, state: Mutex::new(state) }))
@@ -192,45 +197,44 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> BlobExchange<RT, D, W> {
             Frame::Absent { id } => self.answered(from, id, Answer::Absent),
             Frame::Stored { id } => self.answered(from, id, Answer::Stored),
             Frame::Refused { id, why } => self.answered(from, id, Answer::Refused(why)),
-            Frame::Get { .. } | Frame::Offer { .. } => self.serve(from, frame),
+            Frame::Get { id, digest, offset } => self.serve(from, id, digest, offset),
+            Frame::Offer { id, digest, total, inline } => {
+                self.take_in(from, id, digest, total, inline);
+            }
         }
     }
 
-    fn serve(&self, from: NodeId, frame: Frame) {
-        {
-            let mut state = self.lock();
-            if state.serving >= SERVED_MAX {
-                // The asker's deadline passes and it goes to another peer.
-                tracing::warn!(%from, "too many blob transfers; one request is dropped");
-                return;
-            }
-            state.serving += 1;
+    fn serve(&self, from: NodeId, id: u64, digest: Digest, offset: u64) {
+        if !begin(&mut self.lock().serving, SERVED_MAX) {
+            tracing::warn!(%from, "too many blob reads; the peer is sent elsewhere");
+            return self.send(from, &Frame::Absent { id });
         }
         let this = self.clone();
         drop(RT::spawn(async move {
-            let reply = match frame {
-                Frame::Get { id, digest, offset } => this.part(id, digest, offset).await,
-                Frame::Offer { id, digest, total, inline } => {
-                    this.accept(from, id, digest, total, inline).await
+            let reply = match this.0.store.part(digest, offset, BLOB_CHUNK_BYTES).await {
+                Ok(Some((total, bytes))) => Frame::Part { id, total, bytes },
+                Ok(None) => Frame::Absent { id },
+                Err(error) => {
+                    tracing::warn!(%digest, %error, "a blob cannot be read");
+                    Frame::Absent { id }
                 }
-                other @ (Frame::Part { .. }
-                | Frame::Absent { .. }
-                | Frame::Stored { .. }
-                | Frame::Refused { .. }) => other,
             };
             this.send(from, &reply);
             this.lock().serving -= 1;
         }));
     }
 
-    async fn part(&self, id: u64, digest: Digest, offset: u64) -> Frame {
-        let content = match self.here(digest).await {
-            Ok(Some(content)) => content,
-            Ok(None) | Err(_) => return Frame::Absent { id },
-        };
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
-        let end = content.len().min(start + BLOB_CHUNK_BYTES);
-        Frame::Part { id, total: size_of(&content), bytes: content.slice(start..end) }
+    fn take_in(&self, from: NodeId, id: u64, digest: Digest, total: u64, inline: Option<Bytes>) {
+        if !begin(&mut self.lock().accepting, ACCEPTED_MAX) {
+            let why = format!("{ACCEPTED_MAX} blobs are being taken in");
+            return self.send(from, &Frame::Refused { id, why });
+        }
+        let this = self.clone();
+        drop(RT::spawn(async move {
+            let reply = this.accept(from, id, digest, total, inline).await;
+            this.send(from, &reply);
+            this.lock().accepting -= 1;
+        }));
     }
 
     async fn accept(
@@ -357,6 +361,13 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> BlobExchange<RT, D, W> {
     fn lock(&self) -> MutexGuard<'_, State<RT>> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Counts one more, unless there are as many as may be.
+fn begin(under_way: &mut usize, most: usize) -> bool {
+    let room = *under_way < most;
+    *under_way += usize::from(room);
+    room
 }
 
 fn tell<RT: AsyncRuntime>(sender: AnswerSender<RT>, answer: Answer) {
