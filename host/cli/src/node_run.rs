@@ -20,7 +20,7 @@ use crate::launch::Launch;
 use crate::output::Output;
 use crate::signals::Signals;
 
-/// How often the node is asked whether its log has failed.
+/// How often the node is asked whether it has failed.
 const CHECK_EVERY: Duration = Duration::from_millis(100);
 
 /// What is told once the node takes requests.
@@ -79,7 +79,7 @@ async fn run_node(args: &NodeRunArgs, launch: &Launch, output: Output) -> anyhow
         }
     }
     match failure {
-        Some(failure) => anyhow::bail!("the node's log has failed: {failure}"),
+        Some(failure) => anyhow::bail!("the node cannot go on: {failure}"),
         None => Ok(()),
     }
 }
@@ -123,7 +123,7 @@ impl Words {
     }
 }
 
-/// Waits for a word, or for a failed log.
+/// Waits for a word, or for a failure.
 async fn until_stopped(node: &Node, words: &mut Words) -> &'static str {
     let mut check = tokio::time::interval(CHECK_EVERY);
     loop {
@@ -131,7 +131,7 @@ async fn until_stopped(node: &Node, words: &mut Words) -> &'static str {
             word = words.next() => return word,
             _tick = check.tick() => {
                 if node.failure().is_some() {
-                    return "its log has failed";
+                    return "it cannot go on";
                 }
             }
         }

@@ -3,7 +3,7 @@
 //! Bounds are part of the replicated rules: a node with other ones would diverge,
 //! so they are constants of the program and change only with a feature level.
 
-use quorate_types::limits::{BLOB_BYTES_MAX, INLINE_BYTES_MAX};
+use quorate_types::limits::{BLOB_BYTES_MAX, INLINE_BYTES_MAX, REASON_BYTES_MAX};
 use quorate_types::{AgentSpec, Payload, Refusal, TaskSpec};
 
 /// The feature level of a new cluster: every command kind that `entry` numbers.
@@ -43,7 +43,6 @@ const SLOTS_PER_AGENT_MAX: u32 = 10_000;
 const ATTEMPTS_MAX: u32 = 1000;
 const RETENTION_MS_MAX: u64 = 30 * 24 * 3600 * 1000;
 /// A reason or an error as kept; the rest is cut.
-const REASON_BYTES_MAX: usize = 4096;
 const CONFIG_BYTES_MAX: usize = 64 << 10;
 
 /// How many records are held. The same everywhere outside tests.

@@ -26,3 +26,6 @@ pub const COMMAND_BYTES_MAX: usize = 2 << 20;
 const _: () = assert!(COMMAND_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(CALL_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(INLINE_BYTES_MAX < CALL_BYTES_MAX);
+
+/// Bytes of text that says why something failed, as a task's record keeps it; longer text is cut.
+pub const REASON_BYTES_MAX: usize = 4096;

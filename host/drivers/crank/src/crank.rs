@@ -20,6 +20,8 @@ use crate::post::Mailbox;
 
 /// Inputs taken in one step. Bounds how long effects wait behind inputs.
 const STEP_INPUTS: usize = 256;
+/// Between two steps that only a timer caused: the pause in which other tasks run.
+const TIMER_REST: Duration = Duration::from_millis(1);
 
 /// Gives wall time, microseconds since 1970-01-01 UTC. An argument, since a clock
 /// is one of the things that `sim` makes up.
@@ -91,12 +93,18 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Crank<RT, D, W> {
     }
 
     async fn turn(mut self) {
+        // The runtime swallows a task's panic. A node whose kernel is gone would go on leading,
+        // look healthy and answer nothing: it is told to stop instead.
+        let _fall = Fall(self.parts.mailbox.clone());
+        let mut rest = Duration::ZERO;
         loop {
-            let first = match self.next_input().await {
+            let first = match self.next_input(rest).await {
                 Next::Input(input) => Some(input),
                 Next::Timer => None,
                 Next::Closed => break,
             };
+            // What is due and stays due waits for something that another task must do.
+            rest = if first.is_none() { TIMER_REST } else { Duration::ZERO };
             let now = self.now();
             if let Some(input) = first {
                 self.take(now, input);
@@ -114,7 +122,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Crank<RT, D, W> {
         self.end();
     }
 
-    async fn next_input(&mut self) -> Next {
+    async fn next_input(&mut self, rest: Duration) -> Next {
         let inputs = self.parts.mailbox.inputs.clone();
         if inputs.is_closed() {
             return Next::Closed;
@@ -123,6 +131,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Crank<RT, D, W> {
             return inputs.pop().await.map_or(Next::Closed, Next::Input);
         };
         let now = self.now().mono;
+        let due = due.max(now + rest);
         if due <= now {
             return inputs.try_pop().map_or(Next::Timer, Next::Input);
         }
@@ -235,6 +244,17 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Crank<RT, D, W> {
     fn end(&mut self) {
         self.works.clear();
         self.with_waiting(Waiting::end);
+    }
+}
+
+/// Tells the node when the loop ends by a panic.
+struct Fall(Mailbox);
+
+impl Drop for Fall {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("the kernel has panicked".to_owned());
+        }
     }
 }
 

@@ -36,9 +36,17 @@ impl Default for Mailbox {
 }
 
 impl Mailbox {
-    /// Why this node's log has stopped for good, if it has.
+    /// Why this node cannot go on, if it cannot: its log has stopped for good, or its kernel fell.
     pub fn failure(&self) -> Option<&str> {
         self.failed.get().map(String::as_str)
+    }
+
+    /// This node cannot go on.
+    pub(crate) fn fail(&self, reason: String) {
+        tracing::error!(reason, "this node stops");
+        if self.failed.set(reason).is_ok() {
+            self.inputs.close();
+        }
     }
 }
 
@@ -68,10 +76,7 @@ impl Observer for Mailbox {
     }
 
     fn failed(&self, group: GroupId, reason: String) {
-        tracing::error!(%group, reason, "the log has stopped; this node stops");
-        if self.failed.set(reason).is_ok() {
-            self.inputs.close();
-        }
+        self.fail(format!("the log of group {group} has stopped: {reason}"));
     }
 }
 
