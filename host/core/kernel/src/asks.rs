@@ -417,7 +417,11 @@ fn answered_anywhere(errand: &Errand) -> bool {
 fn for_door(result: Result<Done, Setback>) -> Result<quorate_types::Reply, Refusal> {
     match result {
         Ok(Done::Door(reply)) => Ok(*reply),
-        Ok(Done::NodeUp(_) | Done::Unused(_)) => unreachable!("no door asks for what nodes do"),
+        // No door asks for what nodes do: the peer is at fault, and it is safe to ask again.
+        Ok(Done::NodeUp(_) | Done::Unused(_)) => {
+            let why = "what answered is of another kind".to_owned();
+            Err(Refusal::Unavailable(why))
+        }
         Err(Setback::Refused(refusal)) => Err(refusal),
         Err(Setback::NotLeader(_)) => Err(Refusal::Unavailable("the leader changed".to_owned())),
     }

@@ -111,39 +111,45 @@ impl Kernel {
         match own {
             Own::NodeUp => match result {
                 Ok(Done::NodeUp(incarnation)) => self.life_begins(now, incarnation),
-                Ok(Done::Door(_) | Done::Unused(_)) => {
-                    unreachable!("a life is answered with its number")
+                Ok(other @ (Done::Door(_) | Done::Unused(_))) => {
+                    self.not_numbered(now, misfit(&other));
                 }
-                Err(setback) => {
-                    tracing::debug!(?setback, "this life has no number yet");
-                    self.announce(now);
-                }
+                Err(setback) => self.not_numbered(now, setback),
             },
             Own::Register(at) => match result {
-                Ok(Done::Door(reply)) => {
-                    if let Reply::Registered(agent, incarnation) = *reply {
+                Ok(Done::Door(reply)) => match *reply {
+                    Reply::Registered(agent, incarnation) => {
                         self.home.residents.begin_life(at, agent, incarnation);
                         self.follow_lives();
                         self.reconcile_home(now);
                     }
+                    other => self.not_registered(now, at, misfit(&other)),
+                },
+                Ok(other @ (Done::NodeUp(_) | Done::Unused(_))) => {
+                    self.not_registered(now, at, misfit(&other));
                 }
-                Ok(Done::NodeUp(_) | Done::Unused(_)) => {
-                    unreachable!("a registration is answered with an agent")
-                }
-                Err(Setback::Refused(Refusal::Conflict(why))) => {
-                    // Another life of this node, or of the agent elsewhere, came first.
-                    tracing::warn!(agent = at, why, "a hosted agent was not registered");
-                }
-                Err(setback) => {
-                    tracing::debug!(?setback, agent = at, "a hosted agent is not registered yet");
-                    self.register(now, at);
-                }
+                Err(setback) => self.not_registered(now, at, setback),
             },
             Own::Finish(work) => self.end_recorded(now, work, result),
             Own::Prepare(swap) => self.peer_prepared(now, swap, ask.target, result),
             Own::Status(gathering) => self.status_gathered(now, gathering, result),
             Own::Collect => self.unused_answered(result),
         }
+    }
+
+    fn not_numbered(&mut self, now: Now, setback: Setback) {
+        tracing::debug!(?setback, "this life has no number yet");
+        self.announce(now);
+    }
+
+    fn not_registered(&mut self, now: Now, at: usize, setback: Setback) {
+        if let Setback::Refused(Refusal::Conflict(why)) = setback {
+            // Another life of this node, or of the agent elsewhere, came first.
+            tracing::warn!(agent = at, why, "a hosted agent was not registered");
+            return;
+        }
+        tracing::debug!(?setback, agent = at, "a hosted agent is not registered yet");
+        self.register(now, at);
     }
 
     fn life_begins(&mut self, now: Now, incarnation: Incarnation) {
@@ -336,7 +342,7 @@ impl Kernel {
 
     fn end_recorded(&mut self, now: Now, work: WorkId, result: Result<Done, Setback>) {
         match result {
-            Ok(_done) => self.drop_task_work(work),
+            Ok(Done::Door(reply)) if *reply == Reply::Done => self.drop_task_work(work),
             Err(Setback::Refused(
                 why @ (Refusal::Conflict(_) | Refusal::NotFound(_) | Refusal::Invalid(_)),
             )) => {
@@ -344,7 +350,7 @@ impl Kernel {
                 tracing::info!(%why, "the end of a piece of work was not recorded");
                 self.drop_task_work(work);
             }
-            Err(Setback::Refused(_) | Setback::NotLeader(_)) => {
+            Ok(_) | Err(Setback::Refused(_) | Setback::NotLeader(_)) => {
                 self.home.works.set_due(work, Some(now.mono + RECORD_AGAIN));
             }
         }
@@ -423,4 +429,10 @@ impl Kernel {
             None => {}
         }
     }
+}
+
+/// What a peer answered is not of the kind that was asked for. It is taken for no answer.
+fn misfit(answer: &impl std::fmt::Debug) -> Setback {
+    tracing::warn!(?answer, "a peer answered with something else than it was asked for");
+    Setback::Refused(Refusal::Unavailable("what answered is of another kind".to_owned()))
 }

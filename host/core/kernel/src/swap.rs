@@ -140,7 +140,13 @@ impl Kernel {
     ) {
         let Target::Node(node) = target else { return };
         match result {
-            Ok(_done) => self.member_prepared(now, swap, node, Ok(())),
+            Ok(Done::Door(reply)) if *reply == Reply::Done => {
+                self.member_prepared(now, swap, node, Ok(()));
+            }
+            Ok(_) => {
+                let why = "it answered something else".to_owned();
+                self.member_prepared(now, swap, node, Err(why));
+            }
             Err(Setback::Refused(Refusal::Unavailable(_))) => {
                 // It went down meanwhile, and what is down never blocks.
                 self.member_prepared(now, swap, node, Ok(()));

@@ -119,3 +119,47 @@ fn an_agent_that_was_registered_twice_works_in_its_last_life() {
         assert_eq!(begun, [Some(task)], "mute {mute}, answered last {answer_last}");
     }
 }
+
+#[test]
+fn a_peer_that_answers_with_something_else_is_not_believed_and_harms_nobody() {
+    let mut one = One::follower(&["echo"]);
+    let odd = [
+        Done::Unused(Vec::new()),
+        Done::Door(Box::new(Reply::Done)),
+        Done::NodeUp(Incarnation(1)),
+        Done::Door(Box::new(Reply::Leases(Vec::new()))),
+    ];
+    for done in &odd[..2] {
+        let (id, errand) = one.asked().pop().expect("a number is asked for");
+        assert!(matches!(errand, Errand::NodeUp { .. }));
+        one.answered(id, Ok(done.clone()));
+        one.pass(Duration::from_millis(500));
+    }
+    one.number();
+    for done in &odd {
+        let (id, _spec) = one.registration();
+        one.answered(id, Ok(done.clone()));
+        one.pass(Duration::from_millis(500));
+    }
+    let (id, spec) = one.registration();
+    let registered = one.registered(&spec);
+    one.answered(id, Ok(Done::Door(Box::new(registered.clone()))));
+    let Reply::Registered(agent, life) = registered else { panic!("registered") };
+    one.lease("echo", agent, life);
+    let (work, _order) = one.work.pop().expect("it works all the same");
+
+    one.give(Input::WorkEnded(work, Ok(Payload::default())));
+    for done in &odd[2..] {
+        let (id, errand) = one.asked().pop().expect("the end is to be recorded");
+        let Errand::Door(request) = &errand else { panic!("{errand:?}") };
+        assert!(matches!(**request, Request::Complete(..)), "{request:?}");
+        one.answered(id, Ok(done.clone()));
+        one.pass(Duration::from_millis(100));
+    }
+
+    one.sent.clear();
+    let door = one.ask(Request::Policies(Consistency::Linearizable));
+    let (id, _errand) = one.asked().pop().expect("it is the leader's to answer");
+    one.answered(id, Ok(odd[0].clone()));
+    assert!(matches!(one.answer(door), Some(Err(Refusal::Unavailable(_)))));
+}
