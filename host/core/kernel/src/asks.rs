@@ -15,8 +15,10 @@ use crate::io::{AskId, Effect, LogSetback, Now, Ticket, WorkId};
 use crate::kernel::Kernel;
 
 /// Requests under way at a node. A batch of 1,024 submissions of 64 KiB each would be the worst;
-/// the doors bound bodies, this bounds their number.
-const ASKS_MAX: usize = 16_384;
+/// the doors bound bodies, this bounds their number. What the node asks for itself is not refused:
+/// it is one ask for its life, each agent, each piece of work in hand and each member of a swap or
+/// a gathering, all of which are bounded where they begin.
+pub(crate) const ASKS_MAX: usize = 16_384;
 /// A request that waits for a leader, or whose frame may be lost, is tried again after this span.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 const RESEND_AFTER: Duration = Duration::from_millis(1000);
@@ -178,7 +180,10 @@ impl Kernel {
     ) {
         let deadline = now.mono + within.min(WITHIN_MAX);
         let ask = Ask { origin, target, errand, deadline, stage: Stage::Parked(now.mono) };
-        let full = self.asks.table.len() >= ASKS_MAX;
+        let full = match origin {
+            Origin::Door(_) | Origin::Peer(..) => self.asks.table.len() >= ASKS_MAX,
+            Origin::Own(_) => false,
+        };
         let id = self.asks.insert(ask);
         if full {
             let busy =

@@ -6,6 +6,7 @@
 //! ended (others held the node for dead), everything here is fenced: the work is
 //! dropped and a new life begins.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use quorate_types::view::{LeaseGrant, LeaseView};
@@ -21,8 +22,11 @@ use crate::outside::Outsiders;
 use crate::residents::Residents;
 use crate::works::{LeaseKey, Works};
 
-/// Own errands are begun again when this span ends without an answer.
+/// Own errands end when this span passes without an answer.
 const OWN_WITHIN: Duration = Duration::from_secs(30);
+/// What this node asks of the log for itself is begun again this long after it came to nothing,
+/// not at once: what refuses at once would go round for ever. An election's time.
+const OWN_AGAIN: Duration = Duration::from_millis(200);
 /// An end that the log could not take is sent again after this span, not at once: a full log
 /// refuses at once.
 const RECORD_AGAIN: Duration = Duration::from_millis(20);
@@ -40,6 +44,9 @@ pub(crate) struct Home {
     pub(crate) outside: Outsiders,
     boot: u64,
     next_work: u64,
+    /// When this life's number is asked for again, and a record of each local agent by its place.
+    announce_at: Option<Time>,
+    register_at: BTreeMap<usize, Time>,
     alive_at: Time,
     /// Leases with a start timeout whose agents have begun, still to be told.
     started: Vec<LeaseKey>,
@@ -54,6 +61,8 @@ impl Home {
             outside: Outsiders::default(),
             boot: config.boot,
             next_work: 0,
+            announce_at: None,
+            register_at: BTreeMap::new(),
             alive_at: Time::ZERO,
             started: Vec::new(),
         }
@@ -71,7 +80,9 @@ impl Home {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
-        let times = [self.outside.poll_timeout(), self.works.next_due(), Some(self.alive_at)];
+        let again = self.register_at.values().copied().chain(self.announce_at).min();
+        let times =
+            [self.outside.poll_timeout(), self.works.next_due(), again, Some(self.alive_at)];
         times.into_iter().flatten().min()
     }
 }
@@ -138,18 +149,36 @@ impl Kernel {
     }
 
     fn not_numbered(&mut self, now: Now, setback: Setback) {
+        if let Some(why) = last_word(&setback) {
+            tracing::error!(%why, "this node's life was refused a number; it hosts nothing");
+            return;
+        }
         tracing::debug!(?setback, "this life has no number yet");
-        self.announce(now);
+        self.home.announce_at = Some(now.mono + OWN_AGAIN);
     }
 
     fn not_registered(&mut self, now: Now, at: usize, setback: Setback) {
-        if let Setback::Refused(Refusal::Conflict(why)) = setback {
-            // Another life of this node, or of the agent elsewhere, came first.
-            tracing::warn!(agent = at, why, "a hosted agent was not registered");
+        if let Some(why) = last_word(&setback) {
+            // It is not fit, or another life of this node, or of the agent elsewhere, came first.
+            let agent = self.config.agents.get(at).map(|agent| agent.name.as_str());
+            tracing::error!(agent, %why, "a hosted agent was not registered");
             return;
         }
         tracing::debug!(?setback, agent = at, "a hosted agent is not registered yet");
-        self.register(now, at);
+        self.home.register_at.insert(at, now.mono + OWN_AGAIN);
+    }
+
+    /// Begins again what this node asked for itself in vain, once its pause is over.
+    fn ask_again(&mut self, now: Now) {
+        if self.home.announce_at.take_if(|at| *at <= now.mono).is_some() {
+            self.announce(now);
+        }
+        let due = self.home.register_at.iter().filter(|(_place, at)| **at <= now.mono);
+        let due: Vec<usize> = due.map(|(place, _at)| *place).collect();
+        for place in due {
+            self.home.register_at.remove(&place);
+            self.register(now, place);
+        }
     }
 
     fn life_begins(&mut self, now: Now, incarnation: Incarnation) {
@@ -172,6 +201,7 @@ impl Kernel {
         }
         self.home.residents.end_lives();
         self.home.incarnation = None;
+        self.home.register_at.clear();
         self.home.boot = self.rng.next_u64();
         self.announce(now);
     }
@@ -357,6 +387,7 @@ impl Kernel {
     }
 
     pub(crate) fn settle_home(&mut self, now: Now) {
+        self.ask_again(now);
         self.move_works_on(now);
         self.end_polls(now);
         self.tell_alive(now);
@@ -428,6 +459,24 @@ impl Kernel {
             // Told again when a leader is known.
             None => {}
         }
+    }
+}
+
+/// A refusal that asking again would not change.
+fn last_word(setback: &Setback) -> Option<&Refusal> {
+    match setback {
+        Setback::Refused(
+            why @ (Refusal::Invalid(_) | Refusal::Conflict(_) | Refusal::TooLarge { .. }),
+        ) => Some(why),
+        Setback::Refused(
+            Refusal::NotFound(_)
+            | Refusal::Busy { .. }
+            | Refusal::Unavailable(_)
+            | Refusal::Timeout(_)
+            | Refusal::Agent(_)
+            | Refusal::Compacted(_),
+        )
+        | Setback::NotLeader(_) => None,
     }
 }
 

@@ -185,7 +185,7 @@ impl One {
         let end = self.now + span;
         while self.now < end {
             let due = self.kernel.poll_timeout().unwrap_or(end);
-            self.now = due.clamp(self.now + Duration::from_millis(1), end);
+            self.now = due.max(self.now + Duration::from_millis(1)).min(end);
             self.steps += 1;
             self.kernel.settle(self.now());
             for input in self.carry_out() {

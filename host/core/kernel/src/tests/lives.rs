@@ -1,9 +1,10 @@
 //! Lives of a follower's agents, as a slow or faulty leader numbers them.
 
-use quorate_ledger::{Assignment, NodeUp, ShardCommand, SystemCommand};
+use quorate_ledger::{Assignment, NodeDown, NodeUp, ShardCommand, SystemCommand};
 use quorate_types::{LoadReading, PolicyEpoch, WireEvent};
 
 use super::*;
+use crate::asks::ASKS_MAX;
 use crate::frame::{self, Control, Done, Errand, Setback};
 
 const LEADER: NodeId = NodeId(2);
@@ -162,4 +163,53 @@ fn a_peer_that_answers_with_something_else_is_not_believed_and_harms_nobody() {
     let (id, _errand) = one.asked().pop().expect("it is the leader's to answer");
     one.answered(id, Ok(odd[0].clone()));
     assert!(matches!(one.answer(door), Some(Err(Refusal::Unavailable(_)))));
+}
+
+#[test]
+fn a_node_with_a_full_table_of_requests_still_begins_a_new_life() {
+    let mut one = One::with_agents(&["echo"]);
+    one.lead(false);
+    for number in 0..u64::try_from(ASKS_MAX).expect("a number") {
+        let request = Request::Policies(Consistency::Linearizable);
+        let (id, within) = (AskId(1_000_000 + number), Duration::from_secs(60));
+        one.kernel.handle(one.now(), Input::Ask { id, request, within });
+    }
+    let late = one.ask(Request::Policies(Consistency::Linearizable));
+    assert!(matches!(one.answer(late), Some(Err(Refusal::Busy { .. }))), "it is full");
+
+    let reason = "taken for dead".to_owned();
+    let down = NodeDown { node: NODE, incarnation: Incarnation(1), reason };
+    one.apply(SystemCommand::NodeDown(down));
+    assert!(one.kernel.ready().is_err(), "its life is over");
+    one.lead(true);
+    assert!(one.kernel.ready().is_ok(), "it has begun another");
+    let task = one.submit("echo");
+    assert_eq!(one.state(task), TaskState::Leased, "and its agents with it");
+}
+
+#[test]
+fn an_agent_that_the_log_will_not_have_is_not_proposed_for_ever() {
+    let unfit = "x".repeat(10_000);
+    let mut one = One::with_agents(&["echo", &unfit]);
+    let before = one.index;
+    one.pass(Duration::from_secs(5));
+    assert_eq!(one.index, before, "a refusal of the agent itself is the last word");
+    let task = one.submit("echo");
+    assert_eq!(one.state(task), TaskState::Leased, "the others work");
+}
+
+#[test]
+fn a_busy_leader_is_asked_for_a_life_again_after_a_pause() {
+    let mut one = One::follower(&["echo"]);
+    let busy = || Err(Setback::Refused(Refusal::Busy { what: "log".into(), retry_after_ms: 20 }));
+    let mut asked = 0;
+    let end = one.now + Duration::from_secs(1);
+    while one.now < end {
+        for (id, _errand) in one.asked() {
+            asked += 1;
+            one.answered(id, busy());
+        }
+        one.pass(Duration::from_millis(10));
+    }
+    assert!((4..=6).contains(&asked), "{asked} times within a second");
 }
