@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use quorate_types::limits::REASON_BYTES_MAX;
 use quorate_types::view::{LeaseGrant, LeaseView};
 use quorate_types::{
     AgentId, AgentSpec, EventKind, Incarnation, Payload, Refusal, Reply, Request, TaskState, Time,
@@ -350,6 +351,7 @@ impl Kernel {
         work: WorkId,
         result: Result<Payload, WorkFault>,
     ) {
+        let result = result.map_err(clip);
         let Some(running) = self.home.works.get(work) else {
             self.call_ended(now, work, result);
             return;
@@ -380,9 +382,26 @@ impl Kernel {
                 tracing::info!(%why, "the end of a piece of work was not recorded");
                 self.drop_task_work(work);
             }
+            Err(Setback::Refused(why @ Refusal::TooLarge { .. })) => {
+                self.end_too_large(now, work, &why);
+            }
             Ok(_) | Err(Setback::Refused(_) | Setback::NotLeader(_)) => {
                 self.home.works.set_due(work, Some(now.mono + RECORD_AGAIN));
             }
+        }
+    }
+
+    /// The log will never take this end. A result that is too large is a failure of its agent; to
+    /// let it go unsaid would leave the lease to be renewed with the agent's others.
+    fn end_too_large(&mut self, now: Now, work: WorkId, why: &Refusal) {
+        let ended = self.home.works.get(work).and_then(|running| running.ended.clone());
+        tracing::error!(%why, "the end of a piece of work is too large to be recorded");
+        if let Some(Request::Complete(task, token, _result)) = ended {
+            let failed = Request::Fail(task, token, why.to_string(), false);
+            self.home.works.set_ended(work, failed.clone());
+            self.record_end(now, work, failed);
+        } else {
+            self.drop_task_work(work);
         }
     }
 
@@ -460,6 +479,14 @@ impl Kernel {
             None => {}
         }
     }
+}
+
+/// A fault whose message is no longer than is kept: an agent's words may be of any length, and
+/// beyond a frame's nobody would hear of the end.
+fn clip(mut fault: WorkFault) -> WorkFault {
+    let end = fault.message.floor_char_boundary(REASON_BYTES_MAX);
+    fault.message.truncate(end);
+    fault
 }
 
 /// A refusal that asking again would not change.

@@ -1,6 +1,7 @@
 //! One kernel, bare: the log is a ledger that commits at once, time is a number.
 
 mod blobs;
+mod ends;
 mod lives;
 
 use std::sync::Arc;
