@@ -212,19 +212,21 @@ impl Calls {
         self.remove(id);
     }
 
-    /// Word from the node that has this attempt. Words of an older attempt are late and ignored.
+    /// Word from the node that has this attempt. Words of an older attempt are late, and those of
+    /// any other node are not about it: both are ignored.
     pub fn deliver(
         &mut self,
         now: Time,
-        id: CallId,
-        attempt: u32,
+        from: NodeId,
+        (id, attempt): (CallId, u32),
         said: Delivery,
         registry: &Registry,
         source: &dyn PolicySource,
     ) {
-        let Some(call) = self.calls.get_mut(&id).filter(|call| call.attempts == attempt) else {
-            return;
+        let at_node = |call: &&mut Call| {
+            call.attempts == attempt && call.now_at.as_ref().is_some_and(|at| at.node == from)
         };
+        let Some(call) = self.calls.get_mut(&id).filter(at_node) else { return };
         match said {
             Delivery::Chunk(bytes) => {
                 call.passed_on += u64::try_from(bytes.len()).unwrap_or(u64::MAX);

@@ -1,8 +1,10 @@
 //! Calls that agents of this node are asked to do. The node that hosts an agent
 //! grants the permits: beyond its slots and a short queue for each, a call is
-//! refused as busy before it begins, and the caller's router picks again.
+//! refused as busy before it begins, and the caller's router picks again. At its
+//! deadline a call is cancelled, whether its caller's node says so or not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use quorate_types::limits::CALL_BYTES_MAX;
 use quorate_types::view::CallSpec;
@@ -22,6 +24,7 @@ struct HostedCall {
     attempt: u32,
     agent: usize,
     begun: Time,
+    due: Time,
 }
 
 /// Calls in the hands of this node's agents.
@@ -29,6 +32,14 @@ struct HostedCall {
 pub(crate) struct Hosting {
     works: BTreeMap<WorkId, HostedCall>,
     by_call: BTreeMap<(NodeId, CallId, u32), WorkId>,
+    by_due: BTreeSet<(Time, WorkId)>,
+}
+
+impl Hosting {
+    /// When the next call's deadline comes.
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        self.by_due.first().map(|(due, _work)| *due)
+    }
 }
 
 impl Kernel {
@@ -38,6 +49,7 @@ impl Kernel {
         from: NodeId,
         (call, attempt): (CallId, u32),
         (agent, incarnation): (AgentId, Incarnation),
+        within: Duration,
         spec: CallSpec,
     ) {
         let Some(at) = self.home.residents.place_of(agent, incarnation) else {
@@ -53,10 +65,11 @@ impl Kernel {
             return;
         }
         let work = self.home.work_id();
-        self.hosting
-            .works
-            .insert(work, HostedCall { from, call, attempt, agent: at, begun: now.mono });
+        let due = now.mono + within;
+        let hosted = HostedCall { from, call, attempt, agent: at, begun: now.mono, due };
+        self.hosting.works.insert(work, hosted);
         self.hosting.by_call.insert((from, call, attempt), work);
+        self.hosting.by_due.insert((due, work));
         let order = WorkOrder {
             agent: at,
             task: None,
@@ -73,6 +86,18 @@ impl Kernel {
     /// The caller's node wants it no more, or is gone.
     pub(crate) fn drop_hosted(&mut self, from: NodeId, call: CallId, attempt: u32) {
         if let Some(work) = self.hosting.by_call.get(&(from, call, attempt)).copied() {
+            self.forget_hosted(work);
+            self.effects.push_back(Effect::CancelWork(work));
+        }
+    }
+
+    /// Cancels the calls whose deadlines have come. Their callers tell the end: they have the same
+    /// deadline, by their own clocks.
+    pub(crate) fn settle_hosting(&mut self, now: Now) {
+        while let Some((due, work)) = self.hosting.by_due.first().copied()
+            && due <= now.mono
+        {
+            self.hosting.by_due.remove(&(due, work));
             self.forget_hosted(work);
             self.effects.push_back(Effect::CancelWork(work));
         }
@@ -95,6 +120,7 @@ impl Kernel {
     fn forget_hosted(&mut self, work: WorkId) -> Option<HostedCall> {
         let hosted = self.hosting.works.remove(&work)?;
         self.hosting.by_call.remove(&(hosted.from, hosted.call, hosted.attempt));
+        self.hosting.by_due.remove(&(hosted.due, work));
         self.home.residents.call_ended(hosted.agent);
         Some(hosted)
     }
@@ -106,7 +132,7 @@ impl Kernel {
         result: Result<Payload, WorkFault>,
     ) {
         let Some(hosted) = self.forget_hosted(work) else { return };
-        let HostedCall { from, call, attempt, agent, begun } = hosted;
+        let HostedCall { from, call, attempt, agent, begun, due: _ } = hosted;
         self.home.residents.learn(agent, now.mono.since(begun), result.is_ok());
         match result {
             Ok(Payload::Inline(reply)) => {
@@ -128,7 +154,7 @@ impl Kernel {
 
     fn say(&mut self, now: Now, to: NodeId, call: CallId, attempt: u32, said: Said) {
         if to == self.config.node {
-            self.deliver_call(now, call, attempt, said.into());
+            self.deliver_call(now, to, (call, attempt), said.into());
         } else {
             self.send_routed(to, &Routed::Said { call, attempt, said });
         }

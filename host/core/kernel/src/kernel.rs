@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_dispatch::{CallEffect, Calls, PolicyRef, PolicySource, Registry};
@@ -142,6 +143,7 @@ impl Kernel {
         self.settle_leading(now);
         self.settle_presence(now);
         self.drain_calls(now);
+        self.settle_hosting(now);
     }
 
     /// What must be done, until none.
@@ -155,6 +157,7 @@ impl Kernel {
             self.calls.poll_timeout(),
             self.asks.poll_timeout(),
             self.home.poll_timeout(),
+            self.hosting.poll_timeout(),
             self.leading.as_ref().and_then(Leading::poll_timeout),
             self.members.poll_timeout(),
         ]
@@ -277,12 +280,13 @@ impl Kernel {
 
     fn routed(&mut self, now: Now, from: NodeId, frame: Routed) {
         match frame {
-            Routed::Begin { call, attempt, agent, incarnation, within_ms: _, spec } => {
-                self.host_call(now, from, (call, attempt), (agent, incarnation), *spec);
+            Routed::Begin { call, attempt, agent, incarnation, within_ms, spec } => {
+                let within = Duration::from_millis(within_ms);
+                self.host_call(now, from, (call, attempt), (agent, incarnation), within, *spec);
             }
             Routed::Abandon { call, attempt } => self.drop_hosted(from, call, attempt),
             Routed::Said { call, attempt, said } => {
-                self.deliver_call(now, call, attempt, said.into());
+                self.deliver_call(now, from, (call, attempt), said.into());
             }
         }
     }
@@ -290,12 +294,12 @@ impl Kernel {
     pub(crate) fn deliver_call(
         &mut self,
         now: Now,
-        call: CallId,
-        attempt: u32,
+        from: NodeId,
+        (call, attempt): (CallId, u32),
         said: quorate_dispatch::Delivery,
     ) {
         let (registry, source) = (&self.registry, self.source.as_ref());
-        self.calls.deliver(now.mono, call, attempt, said, registry, source);
+        self.calls.deliver(now.mono, from, (call, attempt), said, registry, source);
     }
 
     fn drain_calls(&mut self, now: Now) {
@@ -312,7 +316,8 @@ impl Kernel {
                 }
                 CallEffect::Dispatch { call, attempt, agent, incarnation, node, within, spec } => {
                     if node == self.config.node {
-                        self.host_call(now, node, (call, attempt), (agent, incarnation), *spec);
+                        let (attempt, life) = ((call, attempt), (agent, incarnation));
+                        self.host_call(now, node, attempt, life, within, *spec);
                     } else {
                         let within_ms = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
                         let begin =

@@ -7,6 +7,8 @@ use crate::registry::Entry;
 use crate::source::NativeSource;
 
 const CALL: CallId = CallId(1);
+/// Where the first attempt goes.
+const FIRST: NodeId = NodeId(1);
 const NOW: Time = Time(1_000);
 
 /// The caller's node, with an agent on each of two others.
@@ -63,7 +65,7 @@ fn after(idempotent: bool, said: Vec<Delivery>) -> (Vec<Result<CallEvent, Refusa
     let (mut calls, registry) = calls();
     calls.start(NOW, CALL, spec(idempotent), &registry, &NativeSource);
     for said in said {
-        calls.deliver(NOW, CALL, 1, said, &registry, &NativeSource);
+        calls.deliver(NOW, FIRST, (CALL, 1), said, &registry, &NativeSource);
     }
     effects(&mut calls)
 }
@@ -96,4 +98,20 @@ fn an_idempotent_call_of_which_nothing_arrived_is_made_again() {
     let (told, sent) = after(true, vec![Delivery::Done(4)]);
     assert!(told.is_empty());
     assert_eq!(sent, [1, 2]);
+}
+
+#[test]
+fn only_the_node_that_has_a_call_is_heard() {
+    let (mut calls, registry) = calls();
+    calls.start(NOW, CALL, spec(true), &registry, &NativeSource);
+    for said in [chunk(), Delivery::Busy, Delivery::Failed("forged".into()), Delivery::Done(0)] {
+        calls.deliver(NOW, NodeId(2), (CALL, 1), said, &registry, &NativeSource);
+    }
+    let (told, sent) = effects(&mut calls);
+    assert_eq!((told.len(), sent), (0, vec![1]), "another node's words count for nothing");
+    for said in [chunk(), Delivery::Done(4)] {
+        calls.deliver(NOW, FIRST, (CALL, 1), said, &registry, &NativeSource);
+    }
+    let (told, _sent) = effects(&mut calls);
+    assert!(matches!(told.as_slice(), [Ok(CallEvent::Chunk(_)), Ok(CallEvent::Done { .. })]));
 }

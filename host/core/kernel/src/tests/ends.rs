@@ -1,8 +1,10 @@
 //! Ends of work that are too long to be told whole, or come too late.
 
+use quorate_types::WireEvent;
 use quorate_types::limits::{INLINE_BYTES_MAX, REASON_BYTES_MAX};
 
 use super::*;
+use crate::frame::{self, Routed};
 use crate::io::WorkFault;
 
 #[test]
@@ -36,4 +38,28 @@ fn a_result_that_the_log_will_not_take_fails_its_task_and_is_not_sent_for_ever()
     assert_eq!(one.index, before, "nothing more is proposed for it");
     let next = one.submit("echo");
     assert_eq!(one.state(next), TaskState::Leased, "its slot is free");
+}
+
+#[test]
+fn a_hosted_call_ends_at_its_deadline_though_nobody_abandons_it() {
+    let mut one = One::with_agents(&["echo"]);
+    let (agent, incarnation) =
+        one.ledger.agents().map(|agent| (agent.id, agent.incarnation)).next().expect("it lives");
+    let begin = Routed::Begin {
+        call: CallId(1),
+        attempt: 1,
+        agent,
+        incarnation,
+        within_ms: 500,
+        spec: Box::new(call("echo")),
+    };
+    let frame = frame::encode(&begin);
+    one.give(Input::Wire(WireEvent::Frame { from: NodeId(2), lane: Lane::Call, frame }));
+    one.pass(Duration::from_millis(490));
+    assert_eq!(one.work.len(), 1, "it runs");
+    one.pass(Duration::from_millis(20));
+    assert!(one.work.is_empty(), "it was cancelled");
+    one.steps = 0;
+    one.pass(Duration::from_secs(1));
+    assert!(one.steps < 20, "{} steps for a call that is over", one.steps);
 }
