@@ -199,24 +199,27 @@ impl Placement {
 impl Kernel {
     /// Decides for every task that can be given away now.
     pub(crate) fn place_ready(&mut self, now: Now) -> Vec<Placed> {
-        let adopted = self.view.adopted_epoch(quorate_ledger::SLOT_BALANCER);
-        if adopted != self.policy.epoch {
-            // The shard has not adopted what the system activated, or this node not yet followed.
-            return Vec::new();
-        }
         let Some(leading) = &mut self.leading else { return Vec::new() };
-        if leading.placement.epoch != self.policy.epoch {
-            leading.placement.set_policy(self.policy.epoch);
-        }
         let placement = &mut leading.placement;
-        if !placement.stale && placement.wake.is_none_or(|wake| wake > now.mono) {
+        if placement.epoch != self.policy.epoch {
+            placement.set_policy(self.policy.epoch);
+        }
+        placement.stale |= placement.wake.is_some_and(|wake| wake <= now.mono);
+        if !placement.stale {
             return Vec::new();
         }
-        placement.stale = false;
+        // Before any return: a time that has come and stays would have the node asked for ever.
         placement.wake = self
             .view
             .next_ready(now.wall)
             .map(|at| now.mono + at.since(now.wall).max(Duration::from_millis(1)));
+        let adopted = self.view.adopted_epoch(quorate_ledger::SLOT_BALANCER);
+        if adopted != self.policy.epoch {
+            // The shard has not adopted what the system activated, or this node not yet followed.
+            // What is ready stays so until then.
+            return Vec::new();
+        }
+        placement.stale = false;
         let waiting: Vec<Arc<Wanted>> = self.view.wanted(now.wall).cloned().collect();
         waiting.into_iter().filter_map(|wanted| self.place_set(now, wanted)).collect()
     }

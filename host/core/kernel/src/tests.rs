@@ -3,6 +3,7 @@
 mod blobs;
 mod ends;
 mod lives;
+mod swaps;
 
 use std::sync::Arc;
 use std::time::Duration;
