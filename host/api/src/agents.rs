@@ -95,14 +95,14 @@ pub(crate) async fn take(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let Take { incarnation, max, wait_ms } = json_body(&api, &headers, body).await?;
+    let Take { incarnation, max, wait_ms, holding } = json_body(&api, &headers, body).await?;
     if max == 0 || wait_ms > DEADLINE_MS_MAX {
         return Err(Failure::invalid(
             format!("cannot take {max} leases within {wait_ms} ms"),
             format!("give max from 1, and wait_ms up to {DEADLINE_MS_MAX}"),
         ));
     }
-    let request = Request::Take { agent, incarnation, max, wait_ms };
+    let request = Request::Take { agent, incarnation, max, wait_ms, holding };
     // The wait is the caller's wish; what the cluster needs to answer comes on top of it.
     let deadline_ms = wait_ms + asked.deadline_or(DEADLINE_MS_DEFAULT);
     let mut closing = api.closing();

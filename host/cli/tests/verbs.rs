@@ -110,7 +110,8 @@ impl Shell {
         let me = client.register(&register).await.expect("registered");
         tokio::spawn(async move {
             loop {
-                let taken = client.take(me.id, me.incarnation, 4, Duration::from_secs(60)).await;
+                let wait = Duration::from_secs(60);
+                let taken = client.take(me.id, me.incarnation, &[], 4, wait).await;
                 for grant in taken.expect("work or an orderly end") {
                     let (task, token) = (grant.lease.task, grant.lease.token);
                     client.complete(task, token, grant.spec.input).await.expect("completed");

@@ -54,12 +54,16 @@ impl Client {
         Ok(self.ask::<Agents>(ask).await?.agents)
     }
 
-    /// Takes up to `max` leases, waiting up to `wait` for the first; empty when the wait ended. A
-    /// lease whose answer was lost on the way comes back when its term ends.
+    /// Takes up to `max` leases, waiting up to `wait` for the first; empty when the wait ended.
+    ///
+    /// `holding` names every lease that the worker knows to hold. One that it was given and does not
+    /// name, since the answer was lost on the way, is told again a moment later. Who polls several
+    /// times at once may so be told of a lease twice, and knows it by its token.
     pub async fn take(
         &self,
         agent: AgentId,
         incarnation: Incarnation,
+        holding: &[Token],
         max: u32,
         wait: Duration,
     ) -> Result<Vec<LeaseGrant>, ClientError> {
@@ -67,7 +71,7 @@ impl Client {
         let ask = Ask::post(&["v1", "agents", &agent.to_string(), "leases"])
             .timeout(wait + self.0.timeout)
             .try_min(wait + Duration::from_secs(1))
-            .json(&Take { incarnation, max, wait_ms })?;
+            .json(&Take { incarnation, max, wait_ms, holding: Some(holding.to_vec()) })?;
         Ok(self.ask::<Leases>(ask).await?.leases)
     }
 

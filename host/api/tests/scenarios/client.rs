@@ -67,7 +67,7 @@ async fn a_job_goes_through_from_both_sides() {
     let first = states.next().await.expect("the present").expect("read");
     assert_eq!(first.state, TaskState::Queued);
     let leases =
-        client.take(me.id, me.incarnation, 4, Duration::from_secs(5)).await.expect("taken");
+        client.take(me.id, me.incarnation, &[], 4, Duration::from_secs(5)).await.expect("taken");
     let [grant] = leases.as_slice() else { panic!("one lease, not {}", leases.len()) };
     assert_eq!(grant.spec.input, Payload::Inline("hello".into()));
     let why = client.why(submitted.id, Consistency::Stale).await.expect("explained");

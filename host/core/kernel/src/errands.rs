@@ -14,6 +14,7 @@ use crate::asks::Origin;
 use crate::frame::{Done, Errand, Setback};
 use crate::io::Now;
 use crate::kernel::Kernel;
+use crate::outside::Poll;
 
 fn reply(reply: Reply) -> Result<Done, Setback> {
     Ok(Done::Door(Box::new(reply)))
@@ -94,9 +95,10 @@ impl Kernel {
                 let result = self.renew_lease(now, task, token);
                 self.finish(now, id, result.map_or_else(refuse, |ms| reply(Reply::Renewed(ms))));
             }
-            Request::Take { agent, incarnation, max, wait_ms } => {
+            Request::Take { agent, incarnation, max, wait_ms, holding } => {
                 let wait = Duration::from_millis(wait_ms);
-                self.open_poll(now, id, (agent, incarnation), max, wait);
+                let poll = Poll { ask: id, max, holding };
+                self.open_poll(now, (agent, incarnation), poll, wait);
             }
             Request::Members => {
                 let members = self.member_views();

@@ -5,16 +5,18 @@
 //! A lease's clock is in the leader's memory: heartbeats never enter the log, only
 //! the verdict that one is overdue does. A task with a start timeout has a second
 //! clock, from its lease to the word that its agent has begun; when it runs out the
-//! attempt counts as lost, not as failed. A new leader gives every live lease its
+//! attempt counts as lost, not as failed. So it is with the run timeout of a task
+//! that a worker outside has, from its lease; a node holds its own agents to theirs
+//! itself. A new leader gives every live lease its
 //! full times. A clock jump changes nothing, since the clocks here are monotonic.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate_ledger::{NodeDown, Outcome, ShardCommand, SystemCommand};
+use quorate_ledger::{Ledger, NodeDown, Outcome, ShardCommand, SystemCommand};
 use quorate_types::view::LeaseView;
 use quorate_types::{
-    AgentId, EventKind, Incarnation, Index, NodeId, TaskId, TaskState, Time, Timeouts, Token,
+    AgentId, EventKind, Incarnation, Index, NodeId, TaskId, TaskState, Time, Token,
 };
 
 use crate::clocks::Clocks;
@@ -48,6 +50,8 @@ pub(crate) struct Leading {
     terms: Clocks,
     /// Until when each task with a start timeout must have been started.
     starts: Clocks,
+    /// Until when each task with a run timeout must be finished by its worker outside.
+    runs: Clocks,
     proposals: BTreeMap<Ticket, Proposal>,
     adopting: bool,
     sweeping: bool,
@@ -67,7 +71,8 @@ impl Leading {
         }
         let burial = self.burying.values().min().copied();
         let ready = self.placement.poll_timeout();
-        [self.terms.first(), self.starts.first(), burial, ready].into_iter().flatten().min()
+        let clocks = [&self.terms, &self.starts, &self.runs].map(Clocks::first);
+        clocks.into_iter().chain([burial, ready]).flatten().min()
     }
 
     pub(crate) fn renew(&mut self, now: Now, lease: &LeaseView) {
@@ -76,10 +81,16 @@ impl Leading {
     }
 
     /// A lease was given, or this node has begun to lead while it runs.
-    fn start_clocks(&mut self, now: Now, lease: &LeaseView, timeouts: Option<&Timeouts>) {
+    fn start_clocks(&mut self, now: Now, lease: &LeaseView, view: &Ledger) {
         self.renew(now, lease);
-        if let Some(ms) = timeouts.and_then(|timeouts| timeouts.start_ms) {
-            self.starts.set(lease.task, lease.token, now.mono + Duration::from_millis(ms));
+        let Some(timeouts) = view.timeouts(lease.task) else { return };
+        let after = |ms: u64| now.mono + Duration::from_millis(ms);
+        if let Some(ms) = timeouts.start_ms {
+            self.starts.set(lease.task, lease.token, after(ms));
+        }
+        let outside = view.agent(lease.agent).is_some_and(|agent| !agent.spec.hosted);
+        if let Some(ms) = timeouts.run_ms.filter(|_ms| outside) {
+            self.runs.set(lease.task, lease.token, after(ms));
         }
     }
 
@@ -94,7 +105,7 @@ impl Kernel {
         tracing::info!(node = %self.config.node, term = %self.leadership.term, "leading");
         let mut leading = Leading::default();
         for lease in self.view.leases() {
-            leading.start_clocks(now, &lease, self.view.timeouts(lease.task));
+            leading.start_clocks(now, &lease, &self.view);
         }
         self.leading = Some(leading);
     }
@@ -113,9 +124,10 @@ impl Kernel {
             let EventKind::Task { task, state, agent, .. } = event else { continue };
             leading.terms.stop_all(*task);
             leading.starts.stop_all(*task);
+            leading.runs.stop_all(*task);
             if *state == TaskState::Leased {
                 if let Some(lease) = self.view.lease(*task) {
-                    leading.start_clocks(now, &lease, self.view.timeouts(*task));
+                    leading.start_clocks(now, &lease, &self.view);
                 }
                 leading.assigned += 1;
                 if let Some(agent) = agent {
@@ -226,8 +238,10 @@ impl Kernel {
         let again = now.mono + PROPOSE_AGAIN;
         let silent = leading.terms.run_out(now.mono, again, EXPIRED_BATCH);
         let idle = leading.starts.run_out(now.mono, again, EXPIRED_BATCH);
+        let long = leading.runs.run_out(now.mono, again, EXPIRED_BATCH);
         self.take_back(now, silent, "no sign of life from its agent for the lease's term");
         self.take_back(now, idle, "its agent did not start it within its start timeout");
+        self.take_back(now, long, "the attempt ran longer than its run timeout");
     }
 
     fn take_back(&mut self, now: Now, leases: Vec<(TaskId, Token)>, reason: &str) {

@@ -1,11 +1,15 @@
 //! Outside workers that wait at this node's door. A long poll is an offer of slots
 //! to the leader; a lease that was committed for the worker answers it, and with
 //! that the worker has started the task.
+//!
+//! An answer may be lost on its way, and then the worker's heartbeats keep a lease
+//! alive of which it does not know. So a poll may name the leases that the worker
+//! holds; one that it does not name for a while is told again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use quorate_types::{AgentId, Incarnation, Refusal, Reply, Time};
+use quorate_types::{AgentId, Incarnation, Refusal, Reply, Time, Token};
 
 use crate::frame::{Control, Done, Setback};
 use crate::io::Now;
@@ -16,11 +20,20 @@ use crate::works::LeaseKey;
 const OFFER_EVERY: Duration = Duration::from_millis(500);
 /// Longest long poll.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// A lease that a poll does not name is told again after this span. Until then its end, which the
+/// worker may have been told of by another node, has been applied here, and an answer that was on
+/// its way beside the poll has arrived.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
 
+/// A worker's wish for leases.
 #[derive(Debug)]
-struct Poll {
-    ask: u64,
-    max: usize,
+pub(crate) struct Poll {
+    /// The ask to be answered.
+    pub(crate) ask: u64,
+    /// Leases wanted.
+    pub(crate) max: u32,
+    /// Leases that the worker knows to hold, where it says.
+    pub(crate) holding: Option<Vec<Token>>,
 }
 
 /// An outside worker that waits here, or did.
@@ -31,6 +44,8 @@ struct Outside {
     /// Leases of which it has not been told, and those of which it has.
     waiting: BTreeSet<LeaseKey>,
     delivered: BTreeSet<LeaseKey>,
+    /// Those of the delivered that its last poll did not name, and when they are told again.
+    missed: BTreeMap<LeaseKey, Time>,
 }
 
 impl Outside {
@@ -39,8 +54,30 @@ impl Outside {
     }
 
     fn open(&self) -> u32 {
-        let open = self.polls.iter().map(|poll| poll.max).sum::<usize>();
-        u32::try_from(open).unwrap_or(u32::MAX)
+        self.polls.iter().fold(0, |open, poll| open.saturating_add(poll.max))
+    }
+
+    /// The worker says which leases it holds.
+    fn compare(&mut self, now: Time, holding: &[Token]) {
+        let holds = |lease: &LeaseKey| holding.contains(&lease.1);
+        self.missed.retain(|lease, _again| !holds(lease));
+        for lease in self.delivered.iter().filter(|lease| !holds(lease)) {
+            self.missed.entry(*lease).or_insert(now + TELL_AGAIN);
+        }
+    }
+
+    /// Leases that were missed for long enough wait to be told again.
+    fn miss(&mut self, now: Time) {
+        for lease in self.missed.extract_if(.., |_lease, again| *again <= now) {
+            self.delivered.remove(&lease.0);
+            self.waiting.insert(lease.0);
+        }
+    }
+
+    fn lease_ended(&mut self, lease: LeaseKey) {
+        self.waiting.remove(&lease);
+        self.delivered.remove(&lease);
+        self.missed.remove(&lease);
     }
 }
 
@@ -73,18 +110,42 @@ impl Outsiders {
         self.workers.get(&agent).is_some_and(|worker| worker.incarnation == incarnation)
     }
 
-    /// A life of a worker that was not here before, with the leases that it holds.
-    fn enter(&mut self, agent: AgentId, incarnation: Incarnation, waiting: BTreeSet<LeaseKey>) {
-        self.workers.insert(agent, Outside { incarnation, waiting, ..Outside::default() });
+    /// A life of a worker that was not here before, with the leases that it holds. Where it does not
+    /// say which of them it knows, it is told of all.
+    fn enter(
+        &mut self,
+        agent: AgentId,
+        incarnation: Incarnation,
+        held: BTreeSet<LeaseKey>,
+        says: bool,
+    ) {
+        let (waiting, delivered) =
+            if says { (BTreeSet::new(), held) } else { (held, BTreeSet::new()) };
+        let worker = Outside { incarnation, waiting, delivered, ..Outside::default() };
+        self.workers.insert(agent, worker);
     }
 
-    fn open(&mut self, agent: AgentId, ask: u64, max: usize, until: Time) {
+    fn open(&mut self, now: Time, agent: AgentId, poll: Poll, until: Time) {
         if let Some(worker) = self.workers.get_mut(&agent) {
-            worker.polls.push_back(Poll { ask, max });
-            self.polls.insert(ask, (agent, until));
-            self.ends.insert((until, ask));
+            if let Some(holding) = &poll.holding {
+                worker.compare(now, holding);
+            }
+            self.polls.insert(poll.ask, (agent, until));
+            self.ends.insert((until, poll.ask));
             self.changed.insert(agent);
+            worker.polls.push_back(poll);
         }
+    }
+
+    /// Workers that wait and are to be told of leases again.
+    fn missing(&mut self, now: Time) -> BTreeSet<AgentId> {
+        let polling: BTreeSet<AgentId> = self.polls.values().map(|(agent, _)| *agent).collect();
+        for agent in &polling {
+            if let Some(worker) = self.workers.get_mut(agent) {
+                worker.miss(now);
+            }
+        }
+        polling
     }
 
     /// Ends a poll, whoever's it is; false where the ask is none.
@@ -113,8 +174,7 @@ impl Outsiders {
 
     pub(crate) fn lease_ended(&mut self, agent: AgentId, lease: LeaseKey) {
         if let Some(worker) = self.workers.get_mut(&agent) {
-            worker.waiting.remove(&lease);
-            worker.delivered.remove(&lease);
+            worker.lease_ended(lease);
             if worker.is_idle() && !self.changed.contains(&agent) {
                 self.workers.remove(&agent);
             }
@@ -126,8 +186,9 @@ impl Outsiders {
         let mut answers = Vec::new();
         while let Some(worker) = self.workers.get_mut(&agent)
             && !worker.waiting.is_empty()
-            && let Some(Poll { ask, max }) = worker.polls.pop_front()
+            && let Some(Poll { ask, max, .. }) = worker.polls.pop_front()
         {
+            let max = usize::try_from(max).unwrap_or(usize::MAX);
             let given: Vec<_> = worker.waiting.iter().copied().take(max).collect();
             given.iter().for_each(|lease| _ = worker.waiting.remove(lease));
             worker.delivered.extend(given.iter().copied());
@@ -173,11 +234,11 @@ impl Kernel {
     pub(crate) fn open_poll(
         &mut self,
         now: Now,
-        ask: u64,
         (agent, incarnation): (AgentId, Incarnation),
-        max: u32,
+        poll: Poll,
         wait: Duration,
     ) {
+        let ask = poll.ask;
         let record = self.view.agent(agent);
         // A registration may be applied here a moment after the worker has its answer.
         if record.is_some_and(|record| record.incarnation > incarnation || record.retired.is_some())
@@ -193,10 +254,10 @@ impl Kernel {
         }
         if !self.home.outside.knows(agent, incarnation) {
             let held = self.leases_held(agent, incarnation);
-            self.home.outside.enter(agent, incarnation, held);
+            self.home.outside.enter(agent, incarnation, held, poll.holding.is_some());
         }
-        let max = usize::try_from(max.max(1)).unwrap_or(usize::MAX);
-        self.home.outside.open(agent, ask, max, now.mono + wait.min(WAIT_MAX));
+        let poll = Poll { max: poll.max.max(1), ..poll };
+        self.home.outside.open(now.mono, agent, poll, now.mono + wait.min(WAIT_MAX));
         self.answer_worker(now, agent);
     }
 
@@ -232,6 +293,7 @@ impl Kernel {
             let held = self.leases_held(agent, incarnation);
             if let Some(worker) = self.home.outside.workers.get_mut(&agent) {
                 worker.delivered.retain(|lease| held.contains(lease));
+                worker.missed.retain(|lease, _again| held.contains(lease));
                 worker.waiting = &held - &worker.delivered;
                 if worker.is_idle() {
                     self.home.outside.changed.insert(agent);
@@ -251,6 +313,9 @@ impl Kernel {
         let all = self.home.outside.repeat_at <= now.mono;
         if all {
             self.home.outside.repeat_at = now.mono + OFFER_EVERY;
+            for agent in self.home.outside.missing(now.mono) {
+                self.answer_worker(now, agent);
+            }
         }
         let as_of = self.applied;
         for (agent, incarnation, open) in self.home.outside.offers(all) {

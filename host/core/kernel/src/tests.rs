@@ -3,6 +3,7 @@
 mod blobs;
 mod ends;
 mod lives;
+mod outside;
 mod swaps;
 
 use std::sync::Arc;
@@ -248,7 +249,7 @@ impl One {
     }
 
     fn take(&mut self, (agent, incarnation): (AgentId, Incarnation), wait_ms: u64) -> AskId {
-        self.ask(Request::Take { agent, incarnation, max: 1, wait_ms })
+        self.ask(Request::Take { agent, incarnation, max: 1, wait_ms, holding: None })
     }
 
     fn leases(&mut self, id: AskId) -> Vec<LeaseGrant> {

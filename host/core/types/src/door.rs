@@ -85,6 +85,8 @@ pub enum Request {
         max: u32,
         /// How long to wait for the first, milliseconds.
         wait_ms: u64,
+        /// Leases that it knows to hold, by their tokens; where it says, others of it are told again.
+        holding: Option<Vec<Token>>,
     },
     /// Renew one lease.
     Renew(TaskId, Token),

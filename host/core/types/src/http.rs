@@ -110,7 +110,7 @@ pub struct Beat {
 }
 
 /// Ask for work: `POST /v1/agents/{id}/leases`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Take {
     /// Its life.
@@ -121,6 +121,10 @@ pub struct Take {
     /// How long to wait for the first, milliseconds, at most `DEADLINE_MS_MAX`.
     #[serde(default)]
     pub wait_ms: u64,
+    /// The tokens of all leases that the worker knows to hold. One that it holds of record and does
+    /// not name, since the answer that told of it was lost, is told again. Absent: not said.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub holding: Option<Vec<Token>>,
 }
 
 const fn one() -> u32 {

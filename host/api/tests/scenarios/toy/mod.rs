@@ -67,7 +67,7 @@ impl Toy {
     }
 
     async fn answer(self, request: Request) -> Result<Reply, Refusal> {
-        let Request::Take { agent, incarnation, max, wait_ms } = request else {
+        let Request::Take { agent, incarnation, max, wait_ms, .. } = request else {
             let answer = self.inside().answer(request);
             self.tell();
             return answer;

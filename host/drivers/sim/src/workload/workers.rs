@@ -67,7 +67,8 @@ async fn live(
     rng: &mut Rng,
 ) {
     for _ in 0..10 + rng.below(40) {
-        let take = Request::Take { agent, incarnation, max: 2, wait_ms: WAIT_MS };
+        let holding = None;
+        let take = Request::Take { agent, incarnation, max: 2, wait_ms: WAIT_MS, holding };
         match front.ask(entrance, "take", take, WAIT_MS + WITHIN_MS).await {
             Some(Ok(Reply::Leases(grants))) => {
                 for grant in grants {

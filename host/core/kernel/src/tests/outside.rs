@@ -1,0 +1,90 @@
+//! Workers outside that are told too little, hold too long, or ask for too much.
+
+use quorate_types::Token;
+
+use super::*;
+use crate::outside::Outsiders;
+
+/// A worker polls for one lease and says what it holds.
+fn take_holding(
+    one: &mut One,
+    (agent, incarnation): (AgentId, Incarnation),
+    holding: &[Token],
+) -> AskId {
+    let holding = Some(holding.to_vec());
+    one.ask(Request::Take { agent, incarnation, max: 1, wait_ms: 4_000, holding })
+}
+
+fn beat(one: &mut One, worker: (AgentId, Incarnation)) {
+    let reply = one.reply(Request::Beat(worker.0, worker.1, None));
+    assert_eq!(reply, Reply::Done);
+}
+
+#[test]
+fn a_lease_whose_answer_was_lost_is_told_again_to_a_worker_that_says_what_it_holds() {
+    let mut one = One::with_agents(&[]);
+    let worker = one.register("echo");
+    let poll = take_holding(&mut one, worker, &[]);
+    let task = one.submit("echo");
+    let lost = one.leases(poll).remove(0);
+
+    let poll = take_holding(&mut one, worker, &[]);
+    assert!(one.answer(poll).is_none(), "its end, or the answer, may still be on its way");
+    one.pass(Duration::from_secs(2));
+    let told = one.leases(poll).remove(0);
+    assert_eq!((told.lease.task, told.lease.token), (task, lost.lease.token), "the same lease");
+    assert_eq!(told.lease.attempt, 1, "and no other attempt");
+
+    let poll = take_holding(&mut one, worker, &[told.lease.token]);
+    one.pass(Duration::from_secs(3));
+    assert!(one.answer(poll).is_none(), "what it names is not told again");
+}
+
+#[test]
+fn a_lease_that_ends_before_it_is_told_again_is_not() {
+    let mut one = One::with_agents(&[]);
+    let worker = one.register("echo");
+    let poll = take_holding(&mut one, worker, &[]);
+    let task = one.submit("echo");
+    let token = one.leases(poll).remove(0).lease.token;
+    // The end is acknowledged elsewhere and applied here a little later.
+    let poll = take_holding(&mut one, worker, &[]);
+    assert_eq!(one.reply(Request::Complete(task, token, Payload::default())), Reply::Done);
+    one.pass(Duration::from_secs(3));
+    assert!(one.answer(poll).is_none(), "there is nothing to tell");
+}
+
+#[test]
+fn a_worker_that_comes_to_another_door_is_told_only_what_it_does_not_know() {
+    let mut one = One::with_agents(&[]);
+    let worker = one.register("echo");
+    let poll = one.take(worker, 4_000);
+    one.submit("echo");
+    let known = one.leases(poll).remove(0).lease.token;
+    // As at a door that has not seen it before.
+    one.kernel.home.outside = Outsiders::default();
+    let poll = take_holding(&mut one, worker, &[known]);
+    one.pass(Duration::from_secs(3));
+    assert!(one.answer(poll).is_none(), "it said that it knows");
+}
+
+#[test]
+fn a_worker_outside_is_held_to_the_run_timeout_whatever_its_heartbeats() {
+    let mut one = One::with_agents(&[]);
+    let worker = one.register("echo");
+    let poll = one.take(worker, 1_000);
+    let timeouts = Timeouts { run_ms: Some(3_000), ..Timeouts::default() };
+    let task = one.submit_spec(TaskSpec { timeouts, ..task("echo") });
+    let first = one.leases(poll).remove(0).lease.token;
+    for _ in 0..2 {
+        one.pass(Duration::from_secs(1));
+        beat(&mut one, worker);
+    }
+    assert_eq!(one.state(task), TaskState::Leased);
+    one.pass(Duration::from_millis(1_100));
+    assert_eq!(one.state(task), TaskState::Queued, "heartbeats do not lengthen a run");
+    let late = one.ask(Request::Complete(task, first, Payload::default()));
+    assert!(matches!(one.answer(late), Some(Err(Refusal::Conflict(_)))));
+    let view = one.ledger.task(task).expect("a record");
+    assert_eq!((view.attempts, view.failures), (1, 0), "the attempt is lost");
+}
