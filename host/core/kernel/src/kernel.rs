@@ -140,6 +140,7 @@ impl Kernel {
         self.calls.tick(now.mono, &self.registry, self.source.as_ref());
         self.settle_asks(now);
         self.settle_home(now);
+        self.settle_swaps(now);
         self.settle_leading(now);
         self.settle_presence(now);
         self.drain_calls(now);
@@ -158,6 +159,7 @@ impl Kernel {
             self.asks.poll_timeout(),
             self.home.poll_timeout(),
             self.hosting.poll_timeout(),
+            self.swaps.poll_timeout(),
             self.leading.as_ref().and_then(Leading::poll_timeout),
             self.members.poll_timeout(),
         ]

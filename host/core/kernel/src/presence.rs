@@ -35,6 +35,7 @@ impl Kernel {
         self.reachability_changed();
         self.members.peer_up(now.mono, peer);
         self.redirect_asks(now);
+        self.catch_up_with_peer(now);
         if self.leadership.leader == Some(peer) {
             self.home.tell_leader_again();
         }

@@ -4,7 +4,8 @@
 //! one entry activates it; the shard adopts the epoch with another entry, and from
 //! that index on every assignment carries it. A member that reports *not ready*
 //! blocks with its reason unless forced; one that is down never blocks, and catches
-//! up when it applies the entry.
+//! up when it applies the entry. Where the component cannot be had then, since no
+//! peer is up yet that has it, it is prepared again until it can.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use quorate_dispatch::PolicyRef;
 use quorate_ledger::{Activate, SLOT_BALANCER, SystemCommand};
 use quorate_types::view::{NodeView, PolicyView};
-use quorate_types::{Digest, NodeId, PolicyEpoch, Refusal, Reply, Request};
+use quorate_types::{Digest, NodeId, PolicyEpoch, Refusal, Reply, Request, Time};
 
 use crate::asks::{Origin, Own, Target};
 use crate::frame::{Done, Errand, Setback};
@@ -23,6 +24,10 @@ use crate::kernel::Kernel;
 const PREPARE_WITHIN: Duration = Duration::from_secs(20);
 /// A member has this long to say how it stands.
 const STATUS_WITHIN: Duration = Duration::from_millis(1000);
+/// A component that could not be prepared is prepared again after this span, and after twice as
+/// long each time it cannot, up to the longest: one that is not fit costs a compilation each time.
+const CATCH_UP_AGAIN: Duration = Duration::from_secs(1);
+const CATCH_UP_AGAIN_MAX: Duration = Duration::from_secs(64);
 /// The world that a balancer is of.
 const WORLD_BALANCER: &str = "quorate:balancer/policy@0.1.0-dev";
 
@@ -60,6 +65,14 @@ pub(crate) struct Swaps {
     gatherings: BTreeMap<u64, Gathering>,
     preparing: BTreeMap<Ticket, Cause>,
     reports: BTreeMap<Digest, BTreeMap<NodeId, String>>,
+    /// The component in use is not here: when it is prepared again, and the pause before that.
+    behind: Option<(Time, Duration)>,
+}
+
+impl Swaps {
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        self.behind.map(|(again, _pause)| again)
+    }
 }
 
 impl Kernel {
@@ -123,12 +136,46 @@ impl Kernel {
                 };
                 self.finish(now, ask, answer);
             }
-            Cause::CatchUp if digest == self.policy.digest => {
-                // The native fallback has answered so far; the component does from here on.
-                self.use_policy(self.policy.clone());
-            }
+            Cause::CatchUp if digest == self.policy.digest => self.caught_up(now, result),
             Cause::CatchUp => {}
         }
+    }
+
+    fn caught_up(&mut self, now: Now, result: Result<(), String>) {
+        match result {
+            Ok(()) => {
+                // The native fallback has answered so far; the component does from here on.
+                self.swaps.behind = None;
+                self.use_policy(self.policy.clone());
+            }
+            Err(why) => {
+                let last = self.swaps.behind.map(|(_again, pause)| pause * 2);
+                let pause = last.unwrap_or(CATCH_UP_AGAIN).min(CATCH_UP_AGAIN_MAX);
+                self.swaps.behind = Some((now.mono + pause, pause));
+                let policy = &self.policy.name;
+                tracing::warn!(
+                    policy,
+                    why,
+                    ?pause,
+                    "the component in use is not here; trying again"
+                );
+            }
+        }
+    }
+
+    /// A peer came up, which may have the component that is not here.
+    pub(crate) fn catch_up_with_peer(&mut self, now: Now) {
+        if self.swaps.behind.is_some() {
+            self.swaps.behind = Some((now.mono, CATCH_UP_AGAIN / 2));
+        }
+    }
+
+    pub(crate) fn settle_swaps(&mut self, now: Now) {
+        let due = self.swaps.behind.filter(|(again, _pause)| *again <= now.mono);
+        let Some((_again, pause)) = due else { return };
+        // Looked at again even if no word of this preparation comes.
+        self.swaps.behind = Some((now.mono + CATCH_UP_AGAIN_MAX, pause));
+        self.prepare(self.policy.digest, Cause::CatchUp);
     }
 
     pub(crate) fn peer_prepared(
@@ -233,6 +280,7 @@ impl Kernel {
                 config: policy.config.to_vec(),
             };
             tracing::info!(policy = policy.name, epoch = %policy.epoch, index = %self.applied, "policy adopted");
+            self.swaps.behind = None;
             if !self.source.ready(&policy.digest) {
                 self.prepare(policy.digest, Cause::CatchUp);
             }

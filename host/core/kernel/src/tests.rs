@@ -48,6 +48,9 @@ struct One {
     dropped: Vec<Digest>,
     /// Frames to other nodes, but those of gossip.
     sent: Vec<(NodeId, Lane, Bytes)>,
+    /// Why no component can be prepared, where none can.
+    unprepared: Option<String>,
+    prepared: u32,
 }
 
 impl One {
@@ -96,6 +99,8 @@ impl One {
             work: Vec::new(),
             dropped: Vec::new(),
             sent: Vec::new(),
+            unprepared: None,
+            prepared: 0,
         }
     }
 
@@ -140,7 +145,9 @@ impl One {
                 Effect::CancelWork(gone) => self.work.retain(|(work, _order)| *work != gone),
                 Effect::DropBlobs(blobs) => self.dropped.extend(blobs),
                 Effect::Prepare(ticket, digest) => {
-                    inputs.push(Input::Prepared(ticket, digest, Ok(())));
+                    self.prepared += 1;
+                    let result = self.unprepared.clone().map_or(Ok(()), Err);
+                    inputs.push(Input::Prepared(ticket, digest, result));
                 }
                 Effect::Send(_to, Lane::Gossip, _frame) => {}
                 Effect::Send(to, lane, frame) => self.sent.push((to, lane, frame)),

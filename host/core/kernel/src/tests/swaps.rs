@@ -1,6 +1,10 @@
 //! Policies that overlap, and components that are not here yet.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use quorate_dispatch::{Guarded, PolicyRef, PolicySource};
 use quorate_ledger::{Activate, SystemCommand};
+use quorate_types::{Gone, WireEvent};
 
 use super::*;
 
@@ -41,4 +45,49 @@ fn a_leader_rests_while_two_swaps_overlap_and_gives_what_is_due_after_them() {
     one.release();
     one.pass(Duration::from_millis(100));
     assert_eq!(one.state(task), TaskState::Leased);
+}
+
+/// Native answers under names whose components are not here, and how often one was opened.
+#[derive(Clone, Default)]
+struct Absent(Arc<AtomicU32>);
+
+impl PolicySource for Absent {
+    fn open(&self, policy: &PolicyRef, seed: u64) -> Box<dyn Guarded> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        NativeSource.open(policy, seed)
+    }
+
+    fn ready(&self, _digest: &Digest) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_component_that_no_peer_had_yet_is_prepared_until_it_is_here() {
+    let peer = NodeId(2);
+    let mut one = One::with_agents(&["echo"]);
+    let source = Absent::default();
+    one.kernel.source = Box::new(source.clone());
+    one.unprepared = Some("no peer that is up has it".to_owned());
+    one.apply(activate("least-used"));
+    assert_eq!(one.prepared, 1, "it is not here when the entry is applied");
+    one.pass(Duration::from_millis(1_100));
+    assert_eq!(one.prepared, 2, "once more after a pause");
+    one.pass(Duration::from_secs(3_600));
+    assert!((50..70).contains(&one.prepared), "{} times in an hour", one.prepared);
+
+    let before = one.prepared;
+    one.give(Input::Wire(WireEvent::PeerUp(peer)));
+    assert_eq!(one.prepared, before + 1, "at once when a peer comes up");
+    one.give(Input::Wire(WireEvent::PeerGone(peer, Gone::Closed)));
+    one.submit("echo");
+    let opened = source.0.load(Ordering::Relaxed);
+    one.unprepared = None;
+    one.give(Input::Wire(WireEvent::PeerUp(peer)));
+    assert_eq!(one.prepared, before + 2);
+    one.submit("echo");
+    assert_eq!(source.0.load(Ordering::Relaxed), opened + 1, "the component decides from now on");
+
+    one.pass(Duration::from_secs(120));
+    assert_eq!(one.prepared, before + 2, "and is not prepared again");
 }
