@@ -6,11 +6,12 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use quorate_types::door::{AgentFilter, TaskFilter};
+use quorate_types::limits::{FRAME_BYTES_MAX, INLINE_BYTES_MAX};
 use quorate_types::task::NAMESPACE_DEFAULT;
 use quorate_types::view::{AgentView, LeaseGrant, LeaseView, PolicyView, TaskPage, TaskView, Why};
 use quorate_types::{
     AgentId, CapabilitySet, Digest, GroupId, Incarnation, NodeId, PolicyEpoch, Refusal, TaskId,
-    TaskState, Time, Timeouts, TraceId, Wanted,
+    TaskState, Time, Timeouts, TraceId, Wanted, cbor,
 };
 
 use crate::ledger::{Ledger, SLOT_BALANCER};
@@ -20,6 +21,10 @@ use crate::system::{Agent, Node, Policy};
 
 /// Tasks on a page, at most.
 const PAGE_MAX: usize = 1000;
+/// A page as a node sends it to another, bytes: a frame is four times as large, and a page ends
+/// before a task that it has no room for.
+const PAGE_BYTES_MAX: usize = FRAME_BYTES_MAX / 4;
+const _: () = assert!(2 * INLINE_BYTES_MAX < PAGE_BYTES_MAX);
 /// Records looked at for a page, at most: a filter that few pass gives short pages, not slow ones.
 const SCAN_MAX: usize = 10_000;
 
@@ -101,13 +106,21 @@ impl Ledger {
         let limit = usize::try_from(filter.limit).unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX);
         let mut page = TaskPage { counts: self.counts(namespace), ..TaskPage::default() };
         let mut ids = self.shard.places.ids(namespace, filter.state, after).peekable();
+        let mut bytes = 0;
         for _scanned in 0..SCAN_MAX {
             let Some(id) = ids.next() else { break };
             let wanted = self
                 .shard
                 .task(id)
                 .filter(|task| filter.queue.as_ref().is_none_or(|queue| *queue == task.spec.queue));
-            page.tasks.extend(wanted.map(|task| task.view()));
+            if let Some(view) = wanted.map(|task| task.view()) {
+                bytes += cbor::encode(&view).len();
+                if bytes > PAGE_BYTES_MAX && !page.tasks.is_empty() {
+                    // The cursor is that of the record before.
+                    break;
+                }
+                page.tasks.push(view);
+            }
             page.cursor = ids.peek().map(|_more| id.to_string());
             if page.tasks.len() == limit {
                 break;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use quorate_types::door::TaskFilter;
+use quorate_types::limits::FRAME_BYTES_MAX;
 use quorate_types::{Digest, Faults, Payload, TaskSpec, TaskState, Time, Timeouts};
 
 use super::fixture::{World, complete, states, task, text};
@@ -174,4 +175,25 @@ fn tasks_are_listed_in_pages_that_lose_none() {
     let counts = [(TaskState::Queued, 11), (TaskState::Leased, 12)].into();
     assert_eq!(world.ledger.counts("default"), counts);
     assert_eq!(world.ledger.namespaces().collect::<Vec<_>>(), ["default", "other"]);
+}
+
+#[test]
+fn a_page_of_large_tasks_ends_before_it_outgrows_a_frame() {
+    let mut world = World::new();
+    let input = Payload::Inline("x".repeat(60 << 10).into());
+    let large = TaskSpec { input, ..task(&[]) };
+    let wanted: Vec<_> = (0..70).map(|_| world.submit(large.clone())).collect();
+    let mut filter = TaskFilter { limit: 100, ..TaskFilter::default() };
+    let mut seen = Vec::new();
+    loop {
+        let page = world.ledger.tasks(&filter).expect("a page");
+        let bytes = quorate_types::cbor::encode(&page).len();
+        assert!(!page.tasks.is_empty() && bytes < FRAME_BYTES_MAX / 2, "{bytes} bytes");
+        seen.extend(page.tasks.iter().map(|task| task.id));
+        filter.cursor = page.cursor;
+        if filter.cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, wanted, "each of them once");
 }
