@@ -9,7 +9,8 @@ use axum::response::IntoResponse;
 use bytes::Bytes;
 use quorate_types::http::Stored;
 use quorate_types::limits::BLOB_BYTES_MAX;
-use quorate_types::{Digest, Refusal};
+use quorate_types::problem::{Problem, ProblemKind};
+use quorate_types::{Digest, Payload, Refusal};
 use std::time::Duration;
 
 use crate::failure::{Answer, Failure};
@@ -36,6 +37,40 @@ pub(crate) async fn store(
     let size = u64::try_from(content.len()).unwrap_or(u64::MAX);
     let sha256 = within(deadline_ms, api.door.put_blob(content)).await?;
     Ok(Stored { sha256, size })
+}
+
+/// That content can be had, here or from a peer, before a record names it: what is acknowledged
+/// must not wait for a blob that nobody has.
+pub(crate) async fn check_there(
+    api: &Api,
+    what: &str,
+    payload: &Payload,
+    deadline_ms: u64,
+) -> Result<(), Failure> {
+    let Payload::Blob { digest, size } = payload else { return Ok(()) };
+    let _room = api.blob_permit(*size, deadline_ms).await?;
+    let found =
+        tokio::time::timeout(Duration::from_millis(deadline_ms), api.door.get_blob(*digest));
+    let content = match found.await {
+        Ok(Ok(content)) => content,
+        Ok(Err(Refusal::NotFound(_))) => {
+            return Err(Failure::from(Problem::new(
+                ProblemKind::NotFound,
+                format!("{what} is the blob {digest}, and no node that can be reached has it"),
+                "store it with PUT /v1/blobs, then send this again",
+            )));
+        }
+        Ok(Err(refusal)) => return Err(refusal.into()),
+        Err(_elapsed) => return Err(overdue()),
+    };
+    let got = u64::try_from(content.len()).unwrap_or(u64::MAX);
+    if got != *size {
+        return Err(Failure::invalid(
+            format!("{what} is the blob {digest} of {got} bytes, not of {size}"),
+            "give the size that PUT /v1/blobs answered",
+        ));
+    }
+    Ok(())
 }
 
 async fn within<T>(

@@ -19,6 +19,7 @@ use quorate_types::{
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
+use crate::blobs::check_there;
 use crate::failure::{Answer, Failure};
 use crate::input;
 use crate::params::{Named, Params};
@@ -72,6 +73,7 @@ pub(crate) async fn submit(
         return submit_many(&api, many, key, asked.trace, deadline_ms).await;
     }
     let submission = submission(&api, input::json(&bytes)?, key, asked.trace)?;
+    check_there(&api, "the input", &submission.spec.input, deadline_ms).await?;
     let answers = ask_submit(&api, vec![submission], deadline_ms).await?;
     let [answer] =
         <[_; 1]>::try_from(answers).map_err(|_more_or_none| Failure::unexpected("Submitted"))?;
@@ -96,11 +98,17 @@ async fn submit_many(
     }
     // One key for all would make them one task; each gets its own by its place.
     let key_of = |place: usize| key.as_ref().map(|key| format!("{key}/{place}"));
-    let checked = many.tasks.into_iter().enumerate().map(|(place, spec)| {
+    let mut checked = Vec::with_capacity(many.tasks.len());
+    for (place, spec) in many.tasks.into_iter().enumerate() {
         let key = if spec.idempotency_key.is_some() { None } else { key_of(place) };
-        submission(api, spec, key, trace)
-    });
-    let checked: Vec<Result<Submission, Failure>> = checked.collect();
+        let one = match submission(api, spec, key, trace) {
+            Ok(one) => {
+                check_there(api, "the input", &one.spec.input, deadline_ms).await.map(|()| one)
+            }
+            Err(failure) => Err(failure),
+        };
+        checked.push(one);
+    }
     let sound: Vec<Submission> =
         checked.iter().filter_map(|one| one.as_ref().ok()).cloned().collect();
     let expected = sound.len();
@@ -273,8 +281,9 @@ pub(crate) async fn complete(
 ) -> Answer {
     let Complete { token, result } = json_body(&api, &headers, body).await?;
     check_inline("the result", &result)?;
-    let request = Request::Complete(id, token, result);
-    done(api.ask(request, asked.deadline_or(DEADLINE_MS_DEFAULT)).await?)
+    let deadline_ms = asked.deadline_or(DEADLINE_MS_DEFAULT);
+    check_there(&api, "the result", &result, deadline_ms).await?;
+    done(api.ask(Request::Complete(id, token, result), deadline_ms).await?)
 }
 
 /// `POST /v1/tasks/{id}/fail`

@@ -76,7 +76,7 @@ async fn a_worker_waits_for_work_does_it_and_is_fenced_by_its_next_life() {
     let worker = json!({ "name": "w", "capabilities": ["echo"], "slots": 2 });
     let registered = body_of(house.post("/v1/agents", &worker).await, 201).await;
     assert_eq!(registered, json!({ "id": 1, "incarnation": 1 }));
-    let take = json!({ "incarnation": 1, "max": 2, "wait_ms": 60_000 });
+    let take = json!({ "incarnation": 1, "max": 2, "wait_ms": 60_000, "holding": [] });
     let polling = house.knock(Method::POST, "/v1/agents/a1/leases").json(&take).send();
     let polling = tokio::spawn(polling);
     let takes = |asked: &[(Request, u64)]| {
@@ -108,6 +108,40 @@ async fn a_worker_waits_for_work_does_it_and_is_fenced_by_its_next_life() {
     problem(fenced, ProblemKind::Conflict).await;
     let gone = house.knock(Method::DELETE, "/v1/agents/a1?incarnation=2").send().await;
     assert_eq!(gone.expect("an answer").status(), 204);
+}
+
+#[tokio::test]
+async fn a_record_never_names_a_blob_that_nobody_has() {
+    let house = House::open().await;
+    let nobody = quorate_types::Digest::of(b"nobody has this");
+    let of = |digest: &str, size: usize| {
+        json!({ "capabilities": ["echo"], "input": { "blob": digest, "size": size } })
+    };
+    let unknown = of(&nobody.to_string(), 15);
+    let told = problem(house.post("/v1/tasks", &unknown).await, ProblemKind::NotFound).await;
+    assert!(told.detail.contains(&nobody.to_string()), "{told:?}");
+    assert!(told.next.contains("PUT /v1/blobs"), "{told:?}");
+
+    let stored = house.knock(Method::PUT, "/v1/blobs").body("here").send().await.expect("sent");
+    let stored = body_of(stored, 201).await["sha256"].as_str().expect("a digest").to_owned();
+    let wrong = house.post("/v1/tasks", &of(&stored, 5)).await;
+    assert!(problem(wrong, ProblemKind::Invalid).await.detail.contains("4 bytes, not of 5"));
+    let batch = json!({ "tasks": [unknown, of(&stored, 4)] });
+    let answer = body_of(house.post("/v1/tasks", &batch).await, 200).await;
+    assert_eq!(answer["tasks"][0]["problem"]["type"], "urn:quorate:problem:not-found");
+    let id = answer["tasks"][1]["submitted"]["id"].as_str().expect("an id").to_owned();
+    assert_eq!(house.toy.inside().tasks.len(), 1, "nothing else was proposed");
+
+    let worker = json!({ "name": "w", "capabilities": ["echo"], "slots": 1 });
+    body_of(house.post("/v1/agents", &worker).await, 201).await;
+    let take = json!({ "incarnation": 1 });
+    let leases = body_of(house.post("/v1/agents/1/leases", &take).await, 200).await;
+    let token = &leases["leases"][0]["lease"]["token"];
+    let end = json!({ "token": token, "result": { "blob": nobody.to_string(), "size": 15 } });
+    let refused = house.post(&format!("/v1/tasks/{id}/complete"), &end).await;
+    assert!(problem(refused, ProblemKind::NotFound).await.detail.starts_with("the result"));
+    let end = json!({ "token": token, "result": { "blob": stored, "size": 4 } });
+    assert_eq!(house.post(&format!("/v1/tasks/{id}/complete"), &end).await.status(), 204);
 }
 
 #[tokio::test]
