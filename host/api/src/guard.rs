@@ -19,8 +19,10 @@ use crate::state::{Api, Shared};
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACE: HeaderName = HeaderName::from_static(HEADER_TRACE);
 
-/// The one path that needs no token: a supervisor asks it whether the process lives.
-pub(crate) const OPEN_PATH: &str = "/healthz";
+/// The paths that need no token, since those who check health have none: whether the process
+/// lives, and whether it can serve.
+pub(crate) const HEALTH_PATH: &str = "/healthz";
+pub(crate) const READY_PATH: &str = "/readyz";
 
 /// The middleware.
 pub(crate) async fn guard(State(api): State<Shared>, mut request: Request, next: Next) -> Response {
@@ -52,14 +54,10 @@ pub(crate) async fn guard(State(api): State<Shared>, mut request: Request, next:
 fn admit(api: &Api, request: &Request) -> Result<(), Failure> {
     let headers = request.headers();
     check_host(api, headers, request.uri())?;
-    if request.uri().path() == OPEN_PATH {
+    if [HEALTH_PATH, READY_PATH].contains(&request.uri().path()) {
         return Ok(());
     }
-    let bearer = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).and_then(|value| {
-        let (scheme, token) = value.split_at_checked(b"Bearer ".len())?;
-        scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
-    });
-    let detail = match bearer {
+    let detail = match bearer(headers) {
         Some(token) if api.options.token.is(token) => return Ok(()),
         Some(_wrong) => "the bearer token is not the one of this cluster",
         None => "the request carries no bearer token",
@@ -69,6 +67,17 @@ fn admit(api: &Api, request: &Request) -> Result<(), Failure> {
         detail,
         "send `Authorization: Bearer TOKEN` with the token that the cluster was started with",
     )))
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let (scheme, token) =
+        headers.get(AUTHORIZATION)?.as_bytes().split_at_checked(b"Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
+}
+
+/// Whether whoever asks on an open path shows the token all the same.
+pub(crate) fn is_trusted(api: &Api, headers: &HeaderMap) -> bool {
+    bearer(headers).is_some_and(|token| api.options.token.is(token))
 }
 
 /// A page on another site can make a browser send requests here, by a name that it points at this

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
@@ -15,7 +16,7 @@ use quorate_types::problem::{Problem, ProblemKind};
 use serde::Serialize;
 
 use crate::failure::{Answer, Failure};
-use crate::guard::{OPEN_PATH, guard};
+use crate::guard::{HEALTH_PATH, READY_PATH, guard, is_trusted};
 use crate::state::Shared;
 use crate::{agents, blobs, calls, cluster, events, tasks, watch};
 
@@ -66,7 +67,7 @@ pub(crate) const ROUTES: &[Route] = &[
     route(
         "POST",
         "/v1/agents/{id}/leases",
-        "take work: {incarnation, max, wait_ms}; waits for the first",
+        "take work: {incarnation, max, wait_ms, holding}; waits for the first",
     ),
     route(
         "POST",
@@ -88,8 +89,12 @@ pub(crate) const ROUTES: &[Route] = &[
         "apply {builtin} or {digest, name}, or a component as body: ?name= &force=",
     ),
     route("GET", "/v1/events", "SSE: all that happens; resume by Last-Event-ID or ?after="),
-    route("GET", OPEN_PATH, "the process lives (needs no token)"),
-    route("GET", "/readyz", "the node knows a leader and has caught up"),
+    route("GET", HEALTH_PATH, "the process lives (needs no token)"),
+    route(
+        "GET",
+        READY_PATH,
+        "the node knows a leader and has caught up (needs no token; tells why not to one)",
+    ),
     route("GET", "/metrics", "Prometheus text format 0.0.4"),
 ];
 
@@ -119,8 +124,12 @@ async fn healthz() -> Response {
     axum::Json(serde_json::json!({ "status": "alive" })).into_response()
 }
 
-async fn readyz(State(api): State<Shared>) -> Answer {
-    api.door.ready().map_err(Refusal::Unavailable)?;
+async fn readyz(State(api): State<Shared>, headers: HeaderMap) -> Answer {
+    // A reason may name files and nodes, which is nothing for a stranger.
+    api.door.ready().map_err(|why| match is_trusted(&api, &headers) {
+        true => Refusal::Unavailable(why),
+        false => Refusal::Unavailable("this node is not ready to serve".to_owned()),
+    })?;
     Ok(axum::Json(serde_json::json!({ "status": "ready" })).into_response())
 }
 
@@ -172,8 +181,8 @@ pub(crate) fn router(api: Shared) -> Router {
         .route("/v1/policies", get(cluster::policies))
         .route("/v1/policies/{slot}", post(cluster::apply))
         .route("/v1/events", get(events::events))
-        .route(OPEN_PATH, get(healthz))
-        .route("/readyz", get(readyz))
+        .route(HEALTH_PATH, get(healthz))
+        .route(READY_PATH, get(readyz))
         .route("/metrics", get(metrics))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)

@@ -12,11 +12,17 @@ use crate::house::{House, TOKEN, problem};
 use crate::toy::Toy;
 
 #[tokio::test]
-async fn a_token_is_needed_for_all_but_the_health_of_the_process() {
+async fn a_token_is_needed_for_all_but_the_health_of_the_node() {
     let house = House::open().await;
     let healthy = house.bare(Method::GET, "/healthz").send().await.expect("an answer");
     assert_eq!(healthy.status(), 200);
-    for path in ["/v1", "/readyz", "/metrics", "/v1/tasks", "/v1/events", "/nowhere"] {
+    let ready = house.bare(Method::GET, "/readyz").send().await.expect("an answer");
+    assert_eq!(ready.status(), 200);
+    house.toy.inside().not_ready = Some("the log in /secret/place failed".to_owned());
+    let behind = house.bare(Method::GET, "/readyz").send().await.expect("an answer");
+    let told = problem(behind, ProblemKind::Unavailable).await;
+    assert!(told.detail.contains("not ready") && !told.detail.contains("secret"), "{told:?}");
+    for path in ["/v1", "/metrics", "/v1/tasks", "/v1/events", "/nowhere"] {
         let none = house.bare(Method::GET, path).send().await.expect("an answer");
         assert_eq!(none.headers()["www-authenticate"], "Bearer realm=\"quorate\"");
         problem(none, ProblemKind::Unauthorized).await;
