@@ -37,12 +37,16 @@ macro_rules! number {
 
 /// A text that is not an identifier of the kind asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a {kind}")]
+#[error("`{text}` is not {} {kind}", article(kind))]
 pub struct BadId {
     /// The type that was wanted.
     pub kind: &'static str,
     /// What was given.
     pub text: String,
+}
+
+fn article(kind: &str) -> &'static str {
+    if kind.starts_with(['A', 'E', 'I', 'O', 'U']) { "an" } else { "a" }
 }
 
 number!(
