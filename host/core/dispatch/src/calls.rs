@@ -15,6 +15,7 @@
 //!   dealt with as if its node had been lost.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +25,7 @@ use quorate_types::{AgentId, CallId, Incarnation, NodeId, PolicyEpoch, Refusal, 
 
 use crate::endpoints::Candidate;
 use crate::pool::{Choice, Pool};
+use crate::pools::{PoolId, Pools};
 use crate::registry::Registry;
 use crate::router::Pick;
 use crate::source::{PolicyRef, PolicySource};
@@ -94,6 +96,7 @@ pub enum CallEffect {
 struct Attempt {
     agent: AgentId,
     node: NodeId,
+    pool: PoolId,
     pick: Pick,
     begun: Time,
     epoch: PolicyEpoch,
@@ -102,7 +105,9 @@ struct Attempt {
 #[derive(Debug)]
 struct Call {
     spec: CallSpec,
-    wanted: Wanted,
+    wanted: Arc<Wanted>,
+    /// The makeup of the registry in which no agent was able.
+    barren: Option<u64>,
     deadline: Time,
     attempts: u32,
     now_at: Option<Attempt>,
@@ -119,7 +124,7 @@ pub struct Calls {
     calls: BTreeMap<CallId, Call>,
     deadlines: BTreeSet<(Time, CallId)>,
     waiting: BTreeSet<(Time, CallId)>,
-    pools: BTreeMap<Wanted, (u64, Pool)>,
+    pools: Pools,
     policy: PolicyRef,
     seed: u64,
     effects: VecDeque<CallEffect>,
@@ -142,7 +147,7 @@ impl Calls {
             calls: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             waiting: BTreeSet::new(),
-            pools: BTreeMap::new(),
+            pools: Pools::default(),
             policy,
             seed,
             effects: VecDeque::new(),
@@ -190,10 +195,11 @@ impl Calls {
         }
         self.begun += 1;
         let deadline = now + Duration::from_millis(spec.deadline_ms);
-        let wanted = spec.wanted();
+        let wanted = Arc::new(spec.wanted());
         let call = Call {
             spec,
             wanted,
+            barren: None,
             deadline,
             attempts: 0,
             now_at: None,
@@ -323,17 +329,10 @@ impl Calls {
 
     fn route(&mut self, now: Time, id: CallId, registry: &Registry, source: &dyn PolicySource) {
         let Some(call) = self.calls.get_mut(&id) else { return };
-        let (policy, seed) = (&self.policy, self.seed);
-        let (seen, pool) = self
-            .pools
-            .entry(call.wanted.clone())
-            .or_insert_with(|| (u64::MAX, Pool::new(source.open(policy, seed), PICKS_LEASED)));
-        if *seen != registry.revision() {
-            *seen = registry.revision();
-            pool.set(registry.able(&call.wanted).cloned().collect());
-            pool.forget_but(|agent| registry.contains(agent));
-        }
-        let Some(choice) = choose_but(pool, &call.refused_by) else {
+        let open = || Pool::new(source.open(&self.policy, self.seed), PICKS_LEASED);
+        let pool = pool_for(&mut self.pools, call, registry, open);
+        let chosen = pool.and_then(|(id, pool)| Some((id, choose_but(pool, &call.refused_by)?)));
+        let Some((pool, choice)) = chosen else {
             call.waits = Some(now + BUSY_WAIT);
             self.waiting.insert((now + BUSY_WAIT, id));
             return;
@@ -352,8 +351,8 @@ impl Calls {
             fallback = choice.pick.fallback,
             "call routed"
         );
-        call.now_at =
-            Some(Attempt { agent, node, pick: choice.pick, begun: now, epoch: self.policy.epoch });
+        let (pick, epoch) = (choice.pick, self.policy.epoch);
+        call.now_at = Some(Attempt { agent, node, pool, pick, begun: now, epoch });
         self.effects.push_back(CallEffect::Dispatch {
             call: id,
             attempt: call.attempts,
@@ -368,10 +367,8 @@ impl Calls {
     fn close(&mut self, now: Time, id: CallId, outcome: Outcome) -> Option<(AgentId, PolicyEpoch)> {
         let call = self.calls.get_mut(&id)?;
         let attempt = call.now_at.take()?;
-        // A pick of an older policy has no pool to learn from it.
-        if attempt.epoch == self.policy.epoch
-            && let Some((_seen, pool)) = self.pools.get_mut(&call.wanted)
-        {
+        // A pick of an older policy, or of a pool that was closed, has none to learn from it.
+        if let Some(pool) = self.pools.of(&call.wanted, attempt.pool) {
             let took = match outcome {
                 Outcome::Refused | Outcome::Unused => Duration::ZERO,
                 Outcome::Ok | Outcome::Error | Outcome::Timeout => now.since(attempt.begun),
@@ -415,6 +412,33 @@ impl Call {
             attempts => format!("{attempts} attempts at an agent with capabilities {wanted}"),
         }
     }
+}
+
+/// The pool to route a call by, which knows the registry as it is. One is opened only where there
+/// is an able agent: a caller may want anything.
+fn pool_for<'a>(
+    pools: &'a mut Pools,
+    call: &mut Call,
+    registry: &Registry,
+    open: impl FnOnce() -> Pool,
+) -> Option<(PoolId, &'a mut Pool)> {
+    if call.barren == Some(registry.makeup()) {
+        return None;
+    }
+    let (wanted, revision) = (&call.wanted, registry.revision());
+    // Asked twice, since a borrow that may be returned lasts as long as the function.
+    if pools.current(wanted, revision).is_some() {
+        return pools.current(wanted, revision);
+    }
+    let able: Vec<Candidate> = registry.able(wanted).cloned().collect();
+    if able.is_empty() {
+        call.barren = Some(registry.makeup());
+        return None;
+    }
+    let (id, pool) = pools.open(wanted, revision, open);
+    pool.set(able);
+    pool.forget_but(|agent| registry.contains(agent));
+    Some((id, pool))
 }
 
 /// A choice that is none of `refused`; what had to be skipped is closed as unused.

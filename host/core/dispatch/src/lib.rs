@@ -15,6 +15,7 @@
 pub mod calls;
 pub mod endpoints;
 pub mod pool;
+pub mod pools;
 pub mod registry;
 pub mod router;
 pub mod source;
@@ -22,6 +23,7 @@ pub mod source;
 pub use calls::{CallEffect, Calls, Delivery};
 pub use endpoints::{Candidate, Endpoint, Endpoints, SlotTable};
 pub use pool::{Choice, Pool};
+pub use pools::{POOLS_MAX, PoolId, Pools};
 pub use registry::{Entry, Registry};
 pub use router::{Pick, Router};
 pub use source::{Guarded, NativeSource, PolicyRef, PolicySource};

@@ -24,6 +24,7 @@ pub struct Entry {
 pub struct Registry {
     entries: BTreeMap<AgentId, Entry>,
     revision: u64,
+    makeup: u64,
 }
 
 impl Registry {
@@ -32,11 +33,17 @@ impl Registry {
         self.revision
     }
 
+    /// Grows whenever agents come, go or change, but not with their readings.
+    pub fn makeup(&self) -> u64 {
+        self.makeup
+    }
+
     /// The whole content from now on.
     pub fn set(&mut self, entries: BTreeMap<AgentId, Entry>) {
         if self.entries != entries {
             self.entries = entries;
             self.revision += 1;
+            self.makeup += 1;
         }
     }
 

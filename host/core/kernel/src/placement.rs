@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_dispatch::router::Pick;
-use quorate_dispatch::{Candidate, Choice, Pool};
-use quorate_ledger::{Assignment, Unassigned};
+use quorate_dispatch::{Candidate, Choice, Pool, PoolId, Pools};
+use quorate_ledger::{Assignment, Ledger, Unassigned};
 use quorate_policy::Outcome;
 use quorate_types::{AgentId, PolicyEpoch, TaskId, TaskState, Time, Token, Wanted};
 
@@ -28,21 +28,22 @@ const UNDER_WAY_MAX: usize = 1024;
 pub(crate) struct Placed {
     pub(crate) assignments: Vec<Assignment>,
     wanted: Arc<Wanted>,
+    pool: PoolId,
     picks: Vec<Pick>,
 }
 
 #[derive(Debug)]
 struct Open {
     wanted: Arc<Wanted>,
+    pool: PoolId,
     pick: Pick,
     begun: Time,
-    epoch: PolicyEpoch,
 }
 
 /// The leader's pools, and what it has decided that the log has not yet said.
 #[derive(Debug, Default)]
 pub(crate) struct Placement {
-    pools: BTreeMap<Arc<Wanted>, Pool>,
+    pools: Pools,
     epoch: PolicyEpoch,
     under_way: BTreeSet<TaskId>,
     promised: BTreeMap<AgentId, u32>,
@@ -151,15 +152,15 @@ impl Placement {
                 Some(Ok(token)) if self.epoch == assignment.policy_epoch => {
                     let open = Open {
                         wanted: placed.wanted.clone(),
+                        pool: placed.pool,
                         pick,
                         begun: now.mono,
-                        epoch: assignment.policy_epoch,
                     };
                     self.open.insert(assignment.task, (*token, open));
                 }
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => {
-                    self.close(&placed.wanted, pick, assignment.policy_epoch, 0, Outcome::Unused);
+                    self.close(&placed.wanted, placed.pool, pick, 0, Outcome::Unused);
                 }
             }
         }
@@ -176,21 +177,13 @@ impl Placement {
         };
         if let Some((_token, open)) = self.open.remove(&task) {
             let took = u64::try_from(now.mono.since(open.begun).as_micros()).unwrap_or(u64::MAX);
-            self.close(&open.wanted, open.pick, open.epoch, took, outcome);
+            self.close(&open.wanted, open.pool, open.pick, took, outcome);
         }
     }
 
-    fn close(
-        &mut self,
-        wanted: &Wanted,
-        pick: Pick,
-        epoch: PolicyEpoch,
-        took_us: u64,
-        outcome: Outcome,
-    ) {
-        if epoch == self.epoch
-            && let Some(pool) = self.pools.get_mut(wanted)
-        {
+    fn close(&mut self, wanted: &Wanted, pool: PoolId, pick: Pick, took_us: u64, outcome: Outcome) {
+        // A pick of an older policy, or of a pool that was closed, has none to learn from it.
+        if let Some(pool) = self.pools.of(wanted, pool) {
             pool.close(pick, took_us, outcome);
         }
     }
@@ -241,37 +234,32 @@ impl Kernel {
             .filter(|task| !leading.placement.under_way.contains(task))
             .take(limit)
             .collect();
-        let mut placed =
-            Placed { assignments: Vec::new(), wanted: Arc::clone(&wanted), picks: Vec::new() };
-        let mut pool = leading
-            .placement
-            .pools
-            .remove(&wanted)
-            .unwrap_or_else(|| Pool::new(self.source.open(&self.policy, self.config.seed), 1));
-        begin_round(&mut pool, &free, tasks.len());
+        if tasks.is_empty() {
+            return None;
+        }
+        let open = || Pool::new(self.source.open(&self.policy, self.config.seed), 1);
+        // The table is made anew for each round, whatever revision it was of.
+        let (id, pool) = leading.placement.pools.open(&wanted, 0, open);
+        let mut placed = Placed { assignments: Vec::new(), wanted, pool: id, picks: Vec::new() };
+        begin_round(pool, &free, tasks.len());
         for (at, task) in tasks.iter().copied().enumerate() {
-            let Some(choice) = choose(&mut pool, &mut free, tasks.len() - at) else { break };
-            let term_ms = self.term_of(task);
-            let policy = self.policy.name.clone();
+            let Some(choice) = choose(pool, &mut free, tasks.len() - at) else { break };
             placed.assignments.push(Assignment {
                 task,
                 agent: choice.candidate.agent,
                 incarnation: choice.candidate.incarnation,
                 policy_epoch: self.policy.epoch,
-                policy,
+                policy: self.policy.name.clone(),
                 fallback: choice.pick.fallback,
                 candidates: choice.candidates,
                 reading: choice.reading,
-                term_ms,
+                term_ms: term_of(&self.view, task, self.config.lease_term),
             });
             placed.picks.push(choice.pick);
-            if let Some(leading) = &mut self.leading {
-                leading.placement.under_way.insert(task);
-                leading.placement.promise(choice.candidate.agent);
-            }
         }
-        if let Some(leading) = &mut self.leading {
-            leading.placement.pools.insert(wanted, pool);
+        for assignment in &placed.assignments {
+            leading.placement.under_way.insert(assignment.task);
+            leading.placement.promise(assignment.agent);
         }
         self.tell_placed(&placed);
         (!placed.assignments.is_empty()).then_some(placed)
@@ -320,12 +308,11 @@ impl Kernel {
         }
         free
     }
+}
 
-    fn term_of(&self, task: TaskId) -> u64 {
-        let asked = self.view.timeouts(task).and_then(|timeouts| timeouts.heartbeat_ms);
-        let default = u64::try_from(self.config.lease_term.as_millis()).unwrap_or(u64::MAX);
-        asked.unwrap_or(default).max(1)
-    }
+fn term_of(view: &Ledger, task: TaskId, default: Duration) -> u64 {
+    let asked = view.timeouts(task).and_then(|timeouts| timeouts.heartbeat_ms);
+    asked.unwrap_or(u64::try_from(default.as_millis()).unwrap_or(u64::MAX)).max(1)
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! One call over two nodes, and frames that do not all arrive.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use quorate_types::{CapabilitySet, Digest, LoadReading, TraceId};
 
 use super::*;
+use crate::pools::POOLS_MAX;
 use crate::registry::Entry;
-use crate::source::NativeSource;
+use crate::source::{Guarded, NativeSource};
 
 const CALL: CallId = CallId(1);
 /// Where the first attempt goes.
@@ -114,4 +117,80 @@ fn only_the_node_that_has_a_call_is_heard() {
     }
     let (told, _sent) = effects(&mut calls);
     assert!(matches!(told.as_slice(), [Ok(CallEvent::Chunk(_)), Ok(CallEvent::Done { .. })]));
+}
+
+/// Counts the instances of a policy that are open.
+#[derive(Default)]
+struct Counted(Arc<AtomicUsize>);
+
+struct Instance(Box<dyn Guarded>, Arc<AtomicUsize>);
+
+impl PolicySource for Counted {
+    fn open(&self, policy: &PolicyRef, seed: u64) -> Box<dyn Guarded> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Box::new(Instance(NativeSource.open(policy, seed), Arc::clone(&self.0)))
+    }
+
+    fn ready(&self, _digest: &Digest) -> bool {
+        true
+    }
+}
+
+impl Guarded for Instance {
+    fn balancer(&mut self) -> &mut dyn quorate_policy::Balancer {
+        self.0.balancer()
+    }
+
+    fn fell_back(&self) -> bool {
+        self.0.fell_back()
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.1.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn wanting(capability: String) -> CallSpec {
+    CallSpec { capabilities: vec![capability], ..spec(true) }
+}
+
+#[test]
+fn calls_to_what_nobody_can_do_open_no_policy() {
+    let (mut calls, mut registry) = calls();
+    let source = Counted::default();
+    for number in 0..1_000 {
+        calls.start(NOW, CallId(number), wanting(format!("x{number}")), &registry, &source);
+    }
+    assert_eq!(source.0.load(Ordering::Relaxed), 0);
+
+    let mut entry = registry.get(AgentId(1)).expect("it is there").clone();
+    entry.capabilities = CapabilitySet::from(vec!["x7".to_owned()]);
+    registry.set([(AgentId(1), entry)].into());
+    calls.tick(NOW + BUSY_WAIT, &registry, &source);
+    assert_eq!(effects(&mut calls).1, [1], "the one that waited for it is routed");
+    assert_eq!(source.0.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn many_sets_of_agents_share_a_bounded_number_of_policies() {
+    let (mut calls, mut registry) = calls();
+    let source = Counted::default();
+    let able: Vec<String> = (0..200).map(|number| format!("x{number}")).collect();
+    let mut entry = registry.get(AgentId(1)).expect("it is there").clone();
+    entry.capabilities = CapabilitySet::from(able.clone());
+    registry.set([(AgentId(1), entry)].into());
+    for (number, capability) in (0..).zip(able) {
+        calls.start(NOW, CallId(number), wanting(capability), &registry, &source);
+    }
+    assert_eq!(effects(&mut calls).1.len(), 200, "each is routed");
+    assert_eq!(source.0.load(Ordering::Relaxed), POOLS_MAX);
+
+    for number in 0..200 {
+        calls.deliver(NOW, FIRST, (CallId(number), 1), Delivery::Done(0), &registry, &source);
+    }
+    assert_eq!(effects(&mut calls).0.len(), 200, "each ends, its pool open or not");
+    calls.start(NOW, CallId(900), wanting("x199".to_owned()), &registry, &source);
+    assert_eq!(source.0.load(Ordering::Relaxed), POOLS_MAX, "what was used last is open still");
 }
