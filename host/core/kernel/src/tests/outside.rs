@@ -1,8 +1,11 @@
 //! Workers outside that are told too little, hold too long, or ask for too much.
 
-use quorate_types::Token;
+use quorate_types::door::AgentFilter;
+use quorate_types::limits::FRAME_BYTES_MAX;
+use quorate_types::{Lane, Token, WireEvent};
 
 use super::*;
+use crate::frame::{self, Control, Errand, Setback};
 use crate::outside::Outsiders;
 
 /// A worker polls for one lease and says what it holds.
@@ -87,4 +90,47 @@ fn a_worker_outside_is_held_to_the_run_timeout_whatever_its_heartbeats() {
     assert!(matches!(one.answer(late), Some(Err(Refusal::Conflict(_)))));
     let view = one.ledger.task(task).expect("a record");
     assert_eq!((view.attempts, view.failures), (1, 0), "the attempt is lost");
+}
+
+#[test]
+fn an_answer_too_large_for_a_frame_is_refused_and_not_lost() {
+    let mut one = One::with_agents(&[]);
+    let capabilities: Vec<String> = (0..64).map(|at| format!("{at:0>128}")).collect();
+    for at in 0..FRAME_BYTES_MAX / (64 * 128) + 1 {
+        let spec = AgentSpec {
+            namespace: "default".to_owned(),
+            name: format!("outside-{at}"),
+            node: NODE,
+            node_incarnation: Incarnation(0),
+            capabilities: CapabilitySet::from(capabilities.clone()),
+            slots: 1,
+            hosted: false,
+        };
+        let reply = one.reply(Request::Register(spec));
+        assert!(matches!(reply, Reply::Registered(..)), "{reply:?}");
+    }
+    let filter = AgentFilter { namespace: Some("default".to_owned()), ..AgentFilter::default() };
+    let request = Request::Agents(filter, Consistency::Stale);
+    let Reply::Agents(here) = one.reply(request.clone()) else { panic!("agents were asked for") };
+    assert!(here.len() > 500, "at its own door the node answers in full");
+
+    let errand = Errand::Door(Box::new(request));
+    let ask = frame::encode(&Control::Ask { id: 9, errand, within_ms: 1_000 });
+    let asked = WireEvent::Frame { from: NodeId(2), lane: Lane::Control, frame: ask };
+    let now = one.now();
+    one.kernel.handle(now, Input::Wire(asked));
+    one.kernel.settle(now);
+    let answers = std::iter::from_fn(|| one.kernel.poll_effect()).filter_map(|effect| {
+        let Effect::Send(NodeId(2), Lane::Control, sent) = effect else { return None };
+        assert!(sent.len() < FRAME_BYTES_MAX, "{} bytes", sent.len());
+        match frame::decode(&sent).expect("a frame of our own") {
+            Control::Answer { id: 9, result } => Some(result),
+            _other => None,
+        }
+    });
+    let answers: Vec<_> = answers.collect();
+    let [Err(Setback::Refused(Refusal::Invalid(why)))] = &answers[..] else {
+        panic!("one refusal: {}", answers.len());
+    };
+    assert!(why.contains("ask for fewer"), "{why}");
 }
