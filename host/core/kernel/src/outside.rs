@@ -175,6 +175,10 @@ impl Outsiders {
     pub(crate) fn lease_ended(&mut self, agent: AgentId, lease: LeaseKey) {
         if let Some(worker) = self.workers.get_mut(&agent) {
             worker.lease_ended(lease);
+            if !worker.polls.is_empty() {
+                // Its slot is free again, and offered with the others.
+                self.changed.insert(agent);
+            }
             if worker.is_idle() && !self.changed.contains(&agent) {
                 self.workers.remove(&agent);
             }
@@ -256,9 +260,14 @@ impl Kernel {
             let held = self.leases_held(agent, incarnation);
             self.home.outside.enter(agent, incarnation, held, poll.holding.is_some());
         }
-        let poll = Poll { max: poll.max.max(1), ..poll };
+        let poll = Poll { max: poll.max.clamp(1, self.slots_of(agent)), ..poll };
         self.home.outside.open(now.mono, agent, poll, now.mono + wait.min(WAIT_MAX));
         self.answer_worker(now, agent);
+    }
+
+    /// Slots of an agent. Where its registration is not applied here yet: what every agent has.
+    fn slots_of(&self, agent: AgentId) -> u32 {
+        self.view.agent(agent).map_or(1, |record| record.spec.slots.max(1))
     }
 
     /// Nobody waits with this ask any more.
@@ -318,7 +327,10 @@ impl Kernel {
             }
         }
         let as_of = self.applied;
-        for (agent, incarnation, open) in self.home.outside.offers(all) {
+        for (agent, incarnation, wanted) in self.home.outside.offers(all) {
+            // Several polls together do not stretch the slots either.
+            let held = u32::try_from(self.view.leases_count(agent)).unwrap_or(u32::MAX);
+            let open = wanted.min(self.slots_of(agent).saturating_sub(held));
             self.tell_leader(now, Control::Offer { agent, incarnation, open, as_of });
         }
     }

@@ -93,6 +93,21 @@ fn a_worker_outside_is_held_to_the_run_timeout_whatever_its_heartbeats() {
 }
 
 #[test]
+fn a_poll_offers_no_more_than_its_workers_slots() {
+    let mut one = One::with_agents(&[]);
+    let (agent, incarnation) = one.register("echo");
+    let tasks: Vec<TaskId> = (0..6).map(|_| one.submit("echo")).collect();
+    one.held = Some(Vec::new());
+    let take = |max| Request::Take { agent, incarnation, max, wait_ms: 1_000, holding: None };
+    for max in [u32::MAX, 0] {
+        one.ask(take(max));
+    }
+    one.release();
+    one.pass(Duration::from_millis(900));
+    assert_eq!(one.ledger.leases_count(agent), 4, "of {} tasks", tasks.len());
+}
+
+#[test]
 fn an_answer_too_large_for_a_frame_is_refused_and_not_lost() {
     let mut one = One::with_agents(&[]);
     let capabilities: Vec<String> = (0..64).map(|at| format!("{at:0>128}")).collect();
