@@ -195,7 +195,7 @@ impl Kernel {
 
     pub(crate) fn propose(&mut self, now: Now, command: impl Into<Command>) -> Ticket {
         let ticket = self.ticket();
-        let entry: Bytes = command.into().encode(now.wall);
+        let entry: Bytes = command.into().encode(self.stamped(now).wall);
         self.effects.push_back(Effect::Propose(ticket, GroupId::SYSTEM, entry));
         ticket
     }

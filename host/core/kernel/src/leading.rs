@@ -9,6 +9,11 @@
 //! that a worker outside has, from its lease; a node holds its own agents to theirs
 //! itself. A new leader gives every live lease its
 //! full times. A clock jump changes nothing, since the clocks here are monotonic.
+//!
+//! Ledger time is what leaders stamped, and one whose clock was ahead may have left
+//! it in the future. So ledger time goes on from where it stands, by the monotonic
+//! clock, for as long as the wall clock is behind it: otherwise whatever waits for
+//! its time would wait until the wall clock has caught up.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -46,6 +51,8 @@ enum Proposal {
 /// A leader's memory.
 #[derive(Debug, Default)]
 pub(crate) struct Leading {
+    /// Ledger time as it was last seen ahead of expectation, and the monotonic time of that.
+    ledger_time: (Time, Time),
     /// Until when each lease lives without a further sign of life.
     terms: Clocks,
     /// Until when each task with a start timeout must have been started.
@@ -73,6 +80,18 @@ impl Leading {
         let ready = self.placement.poll_timeout();
         let clocks = [&self.terms, &self.starts, &self.runs].map(Clocks::first);
         clocks.into_iter().chain([burial, ready]).flatten().min()
+    }
+
+    /// What ledger time has become by the time that has passed since it was seen.
+    fn expected(&self, now: Now) -> Time {
+        let (seen, at) = self.ledger_time;
+        seen + now.mono.since(at)
+    }
+
+    fn see(&mut self, now: Now, ledger: Time) {
+        if ledger > self.expected(now) {
+            self.ledger_time = (ledger, now.mono);
+        }
     }
 
     pub(crate) fn renew(&mut self, now: Now, lease: &LeaseView) {
@@ -104,10 +123,19 @@ impl Kernel {
     pub(crate) fn begin_leading(&mut self, now: Now) {
         tracing::info!(node = %self.config.node, term = %self.leadership.term, "leading");
         let mut leading = Leading::default();
+        leading.see(now, self.view.time());
+        // What can be given away is looked at once, even if no entry follows.
+        leading.placement.stale = true;
         for lease in self.view.leases() {
             leading.start_clocks(now, &lease, &self.view);
         }
         self.leading = Some(leading);
+    }
+
+    /// The time that a leader stamps into entries and compares ledger times with.
+    pub(crate) fn stamped(&self, now: Now) -> Now {
+        let expected = self.leading.as_ref().map_or(now.wall, |leading| leading.expected(now));
+        Now { wall: now.wall.max(expected), ..now }
     }
 
     pub(crate) fn end_leading(&mut self) {
@@ -119,6 +147,7 @@ impl Kernel {
     /// Follows leases as entries give and end them.
     pub(crate) fn observe_as_leader(&mut self, now: Now, index: Index, events: &[EventKind]) {
         let Some(leading) = &mut self.leading else { return };
+        leading.see(now, self.view.time());
         leading.placement.stale = true;
         for event in events {
             let EventKind::Task { task, state, agent, .. } = event else { continue };
@@ -171,6 +200,7 @@ impl Kernel {
     }
 
     pub(crate) fn settle_leading(&mut self, now: Now) {
+        let now = self.stamped(now);
         let Some(leading) = &mut self.leading else { return };
         if leading.rest.is_some_and(|until| until > now.mono) {
             return;

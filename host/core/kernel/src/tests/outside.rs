@@ -149,3 +149,26 @@ fn an_answer_too_large_for_a_frame_is_refused_and_not_lost() {
     };
     assert!(why.contains("ask for fewer"), "{why}");
 }
+
+#[test]
+fn a_retry_comes_in_time_although_the_last_leaders_clock_was_an_hour_ahead() {
+    let mut one = One::with_agents(&["echo"]);
+    let task = one.submit("echo");
+    let token = one.ledger.lease(task).expect("leased at once").token;
+    one.lead(false);
+    let error = "first attempt".to_owned();
+    let fail = quorate_ledger::ShardCommand::Fail { task, token, error, retry: true };
+    let ahead = one.now + Duration::from_secs(3_600);
+    let entry = quorate_ledger::Command::from(fail).encode(ahead);
+    let [applied, _answer] = one.commit(Ticket(0), GroupId::SYSTEM, &entry);
+    one.give(applied);
+    assert_eq!(one.ledger.task(task).expect("a record").state, TaskState::Retrying);
+
+    one.lead(true);
+    one.pass(Duration::from_secs(2));
+    assert_eq!(one.state(task), TaskState::Leased, "it did not wait for the hour");
+    let passed = one.ledger.time().since(ahead);
+    assert!(passed < Duration::from_secs(2), "and ledger time went on at its pace: {passed:?}");
+    one.submit("echo");
+    assert!(one.ledger.time() > ahead, "whatever the leader stamps goes on from there");
+}
