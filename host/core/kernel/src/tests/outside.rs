@@ -138,10 +138,8 @@ fn an_answer_too_large_for_a_frame_is_refused_and_not_lost() {
     let answers = std::iter::from_fn(|| one.kernel.poll_effect()).filter_map(|effect| {
         let Effect::Send(NodeId(2), Lane::Control, sent) = effect else { return None };
         assert!(sent.len() < FRAME_BYTES_MAX, "{} bytes", sent.len());
-        match frame::decode(&sent).expect("a frame of our own") {
-            Control::Answer { id: 9, result } => Some(result),
-            _other => None,
-        }
+        let control = frame::decode(&sent).expect("a frame of our own");
+        if let Control::Answer { id: 9, result } = control { Some(result) } else { None }
     });
     let answers: Vec<_> = answers.collect();
     let [Err(Setback::Refused(Refusal::Invalid(why)))] = &answers[..] else {
