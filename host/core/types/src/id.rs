@@ -254,6 +254,14 @@ mod tests {
     }
 
     #[test]
+    fn a_text_that_is_no_id_is_told_what_it_is_not() {
+        let told = "x".parse::<AgentId>().expect_err("no number").to_string();
+        assert_eq!(told, "`x` is not an AgentId");
+        let told = "x".parse::<TaskId>().expect_err("no number").to_string();
+        assert_eq!(told, "`x` is not a TaskId");
+    }
+
+    #[test]
     fn a_digest_survives_text_and_refuses_other_text() {
         let digest = Digest::of(b"abc");
         assert!(digest.to_string().starts_with("ba7816bf"), "FIPS 180-4 test vector");
