@@ -129,14 +129,15 @@ impl Kernel {
                 Err(setback) => self.not_numbered(now, setback),
             },
             Own::Register(at) => match result {
-                Ok(Done::Door(reply)) => match *reply {
-                    Reply::Registered(agent, incarnation) => {
-                        self.home.residents.begin_life(at, agent, incarnation);
-                        self.follow_lives();
-                        self.reconcile_home(now);
-                    }
-                    other => self.not_registered(now, at, misfit(&other)),
-                },
+                Ok(Done::Door(reply)) => {
+                    let Reply::Registered(agent, incarnation) = *reply else {
+                        self.not_registered(now, at, misfit(&reply));
+                        return;
+                    };
+                    self.home.residents.begin_life(at, agent, incarnation);
+                    self.follow_lives();
+                    self.reconcile_home(now);
+                }
                 Ok(other @ (Done::NodeUp(_) | Done::Unused(_))) => {
                     self.not_registered(now, at, misfit(&other));
                 }
