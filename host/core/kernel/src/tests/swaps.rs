@@ -1,8 +1,8 @@
-//! Policies that overlap, and components that are not here yet.
+//! Policies that overlap, that are many, and whose components are not here yet.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use quorate_dispatch::{Guarded, PolicyRef, PolicySource};
+use quorate_dispatch::{Guarded, POOLS_MAX, PolicyRef, PolicySource};
 use quorate_ledger::{Activate, SystemCommand};
 use quorate_types::{Gone, WireEvent};
 
@@ -90,4 +90,48 @@ fn a_component_that_no_peer_had_yet_is_prepared_until_it_is_here() {
 
     one.pass(Duration::from_secs(120));
     assert_eq!(one.prepared, before + 2, "and is not prepared again");
+}
+
+/// Native answers, each of which holds on to one thing while it is open.
+struct Held(Arc<()>);
+
+struct Holding(Box<dyn Guarded>, #[expect(dead_code, reason = "counted")] Arc<()>);
+
+impl Guarded for Holding {
+    fn balancer(&mut self) -> &mut dyn quorate_policy::Balancer {
+        self.0.balancer()
+    }
+
+    fn fell_back(&self) -> bool {
+        self.0.fell_back()
+    }
+}
+
+impl PolicySource for Held {
+    fn open(&self, policy: &PolicyRef, seed: u64) -> Box<dyn Guarded> {
+        Box::new(Holding(NativeSource.open(policy, seed), Arc::clone(&self.0)))
+    }
+
+    fn ready(&self, _digest: &Digest) -> bool {
+        true
+    }
+}
+
+#[test]
+fn tasks_of_many_kinds_are_placed_by_a_bounded_number_of_policies() {
+    let kinds: Vec<String> = (0..2 * POOLS_MAX).map(|number| format!("kind{number}")).collect();
+    let agents: Vec<&str> = kinds.iter().map(String::as_str).collect();
+    let mut one = One::with_agents(&agents);
+    let held = Arc::new(());
+    one.kernel.source = Box::new(Held(Arc::clone(&held)));
+    for kind in &agents {
+        one.submit(kind);
+    }
+    assert_eq!(one.work.len(), kinds.len(), "every task is placed");
+    let open = Arc::strong_count(&held) - 2;
+    assert_eq!(open, POOLS_MAX, "and the policies placed first have made room");
+    while let Some((work, _order)) = one.work.pop() {
+        one.give(Input::WorkEnded(work, Ok(Payload::default())));
+    }
+    assert_eq!(Arc::strong_count(&held) - 2, POOLS_MAX, "an end opens none");
 }
