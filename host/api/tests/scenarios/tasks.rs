@@ -114,9 +114,7 @@ async fn a_worker_waits_for_work_does_it_and_is_fenced_by_its_next_life() {
 async fn a_record_never_names_a_blob_that_nobody_has() {
     let house = House::open().await;
     let nobody = quorate_types::Digest::of(b"nobody has this");
-    let of = |digest: &str, size: usize| {
-        json!({ "capabilities": ["echo"], "input": { "blob": digest, "size": size } })
-    };
+    let of = |digest: &str, size: usize| json!({ "capabilities": ["echo"], "input": { "blob": digest, "size": size } });
     let unknown = of(&nobody.to_string(), 15);
     let told = problem(house.post("/v1/tasks", &unknown).await, ProblemKind::NotFound).await;
     assert!(told.detail.contains(&nobody.to_string()), "{told:?}");
