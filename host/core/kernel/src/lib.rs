@@ -19,6 +19,7 @@
 //! * `offers`: slots that outside agents wait with.
 //! * `home`: agents that live here: `residents`, whom this node hosts, with their
 //!   `works`, and `outside`, workers that wait at its door.
+//! * `ends`: what becomes of the end of a piece of work.
 //! * `hosting`: calls that agents of this node are asked to do.
 //! * `collect`: blobs that no record refers to.
 //! * `swap`: policies as the log activates them.
@@ -30,6 +31,7 @@
 mod asks;
 mod clocks;
 mod collect;
+mod ends;
 mod errands;
 mod figures;
 mod frame;
