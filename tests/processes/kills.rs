@@ -85,7 +85,7 @@ async fn work(client: Client, shared: Shared, stop: Arc<AtomicBool>) {
         let Ok(registered) = client.register(&agent).await else { continue };
         while !stop.load(Ordering::Relaxed) {
             let wait = Duration::from_millis(500);
-            let taken = client.take(registered.id, registered.incarnation, 16, wait).await;
+            let taken = client.take(registered.id, registered.incarnation, &[], 16, wait).await;
             // Fenced, or nobody to ask: a new life.
             let Ok(leases) = taken else { break };
             for grant in leases {

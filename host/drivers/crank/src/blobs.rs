@@ -6,7 +6,7 @@
 //! finds a small blob inside the offer), stores durably and says so: `put` answers
 //! only when two nodes hold the content, one in a cluster of one.
 //!
-//! What nobody needs any more goes after a while: [`collect`].
+//! What nobody needs any more goes after a while: `collect`.
 
 pub(crate) mod collect;
 
