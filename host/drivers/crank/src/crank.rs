@@ -65,6 +65,8 @@ pub struct Crank<RT: AsyncRuntime, D: Disk, W: Wire> {
     waiting: Arc<Mutex<Waiting<RT>>>,
     works: BTreeMap<WorkId, CancelSender<RT>>,
     origin: RT::Instant,
+    /// Dropped with the loop, which ends the walk over the blobs.
+    _turning: CancelSender<RT>,
 }
 
 impl<RT: AsyncRuntime, D: Disk, W: Wire> std::fmt::Debug for Crank<RT, D, W> {
@@ -81,8 +83,10 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Crank<RT, D, W> {
         let kernel = make(Now { mono: Time::ZERO, wall: (parts.wall)() });
         let waiting = Arc::new(Mutex::new(Waiting::default()));
         let handle = Handle::new(parts.clone(), Arc::clone(&waiting));
-        drop(RT::spawn(collect::walk(parts.clone())));
-        let crank = Self { kernel, parts, waiting, works: BTreeMap::new(), origin };
+        let (turning, ended) = <RT::Oneshot as Oneshot>::channel();
+        drop(RT::spawn(collect::walk(parts.clone(), ended)));
+        let works = BTreeMap::new();
+        let crank = Self { kernel, parts, waiting, works, origin, _turning: turning };
         drop(RT::spawn(crank.turn()));
         handle
     }

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use openraft_rt::{AsyncRuntime, Instant};
+use openraft_rt::{AsyncRuntime, Instant, Select2};
 use quorate_kernel::io::Input;
 use quorate_types::{Digest, Disk, Wire};
 
@@ -111,13 +111,17 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> BlobExchange<RT, D, W> {
     }
 }
 
-/// Walks the store for as long as the node runs.
-pub(crate) async fn walk<RT: AsyncRuntime, D: Disk, W: Wire>(parts: Parts<RT, D, W>) {
+/// Walks the store until the kernel's loop, which holds the other end of `ended`, is gone: at
+/// once, since what it has of the node keeps the data directory in use.
+pub(crate) async fn walk<RT: AsyncRuntime, D: Disk, W: Wire>(
+    parts: Parts<RT, D, W>,
+    mut ended: impl Future + Send + Unpin,
+) {
     let mut folder = 0_u8;
     loop {
-        RT::sleep(STEP).await;
+        let step = RT::select2(&mut ended, RT::sleep(STEP)).await;
         let inputs = &parts.mailbox.inputs;
-        if inputs.is_closed() {
+        if matches!(step, Select2::First(_)) || inputs.is_closed() {
             break;
         }
         let view = parts.raft.view();
