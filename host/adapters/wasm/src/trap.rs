@@ -1,5 +1,6 @@
 //! How a guest's run ended badly, in words.
 
+use quorate_types::text::clipped;
 use wasmtime::{Trap, WasmBacktrace};
 
 /// Longest reason that is kept, bytes; a guest chooses part of the text.
@@ -21,7 +22,7 @@ impl Cut {
             Some(trap) => Self::Trap(trap.to_string()),
             // The error came out of a host function: the guest's frames are context, not cause.
             None if error.downcast_ref::<WasmBacktrace>().is_some() => {
-                Self::Trap(clipped(error.root_cause().to_string()))
+                Self::Trap(clipped(error.root_cause().to_string(), REASON_BYTES_MAX))
             }
             None => Self::Trap(reason(error)),
         }
@@ -39,15 +40,5 @@ impl std::fmt::Display for Cut {
 
 /// The whole chain of causes on one line, cut to a bound.
 pub(crate) fn reason(error: &wasmtime::Error) -> String {
-    clipped(format!("{error:#}").replace('\n', " "))
-}
-
-fn clipped(mut text: String) -> String {
-    clip(&mut text, REASON_BYTES_MAX);
-    text
-}
-
-/// Cuts `text` to at most `bytes_max` bytes, at a character's boundary.
-pub(crate) fn clip(text: &mut String, bytes_max: usize) {
-    text.truncate(text.floor_char_boundary(bytes_max));
+    clipped(format!("{error:#}").replace('\n', " "), REASON_BYTES_MAX)
 }

@@ -4,6 +4,7 @@
 //! so they are constants of the program and change only with a feature level.
 
 use quorate_types::limits::{BLOB_BYTES_MAX, INLINE_BYTES_MAX, REASON_BYTES_MAX};
+use quorate_types::text::clipped;
 use quorate_types::{AgentSpec, Payload, Refusal, TaskSpec};
 
 /// The feature level of a new cluster: every command kind that `entry` numbers.
@@ -152,12 +153,8 @@ pub(crate) fn check_policy(policy: &crate::command::Activate) -> Result<(), Refu
 }
 
 /// A reason no longer than is kept.
-pub(crate) fn clip(mut reason: String) -> String {
-    if reason.len() > REASON_BYTES_MAX {
-        let end = (0..=REASON_BYTES_MAX).rev().find(|at| reason.is_char_boundary(*at));
-        reason.truncate(end.unwrap_or(0));
-    }
-    reason
+pub(crate) fn clip(reason: String) -> String {
+    clipped(reason, REASON_BYTES_MAX)
 }
 
 fn capabilities(names: &[String]) -> Result<(), Refusal> {

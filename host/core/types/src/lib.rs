@@ -9,6 +9,7 @@
 
 pub mod agent;
 pub mod cbor;
+pub mod clocks;
 pub mod disk;
 pub mod door;
 pub mod faults;
@@ -21,6 +22,7 @@ pub mod problem;
 pub mod quorum;
 pub mod rng;
 pub mod task;
+pub mod text;
 pub mod time;
 pub mod view;
 pub mod wire;

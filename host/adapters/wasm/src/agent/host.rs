@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt as _;
 use quorate_types::rng::Rng;
+use quorate_types::text::clipped;
 use quorate_types::{CapabilitySet, Digest};
 use wasmtime::component::{Linker, ResourceTable};
 use wasmtime::{Engine, Store};
@@ -21,7 +22,7 @@ use crate::engine;
 use crate::limits::{AgentLimits, SLEEP_MS_MAX, Slice};
 use crate::outline::Outline;
 use crate::ticker::{Hold, Ticker};
-use crate::trap::{Cut, clip, reason};
+use crate::trap::{Cut, reason};
 
 const EXPORT: &str = "quorate:agent/working@0.1.0-dev";
 
@@ -220,7 +221,7 @@ impl Lines {
 }
 
 impl log::Host for AgentState {
-    fn write(&mut self, level: log::Level, mut text: String) -> wasmtime::Result<()> {
+    fn write(&mut self, level: log::Level, text: String) -> wasmtime::Result<()> {
         let (may, untold) = {
             let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
             lines.admit(self.env.now_ms(), self.limits.log_lines_max)
@@ -229,7 +230,7 @@ impl log::Host for AgentState {
             self.env.log(Level::Warn, &format!("{untold} lines were dropped: over the rate"));
         }
         if may {
-            clip(&mut text, self.limits.log_line_bytes_max);
+            let text = clipped(text, self.limits.log_line_bytes_max);
             let level = match level {
                 log::Level::Debug => Level::Debug,
                 log::Level::Info => Level::Info,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::future::{Either, select};
 use quorate_types::limits::{BLOB_BYTES_MAX, CALL_BYTES_MAX, INLINE_BYTES_MAX, REASON_BYTES_MAX};
 use quorate_types::rng::Rng;
+use quorate_types::text::clipped;
 use quorate_types::{Digest, Payload, TraceId};
 use tracing::Instrument as _;
 use wasmtime::Store;
@@ -257,19 +258,12 @@ fn payload(kind: WorkKind, answer: working::Payload) -> Result<Payload, AgentFau
 
 fn fault(said: working::Fault) -> AgentFault {
     match said {
-        working::Fault::Invalid(reason) => AgentFault::Invalid(clipped(reason)),
+        working::Fault::Invalid(reason) => AgentFault::Invalid(clipped(reason, REASON_BYTES_MAX)),
         working::Fault::UnsupportedSchema(schema) => {
             AgentFault::Failed(format!("it does not read schema {schema}"))
         }
         working::Fault::OverBudget => AgentFault::Failed("it gave up: over its budget".to_owned()),
         working::Fault::Unavailable(ms) => AgentFault::Unavailable(ms),
-        working::Fault::Internal(reason) => AgentFault::Failed(clipped(reason)),
+        working::Fault::Internal(reason) => AgentFault::Failed(clipped(reason, REASON_BYTES_MAX)),
     }
-}
-
-/// A guest's own words, as much of them as a task's record keeps.
-fn clipped(mut reason: String) -> String {
-    let end = reason.floor_char_boundary(REASON_BYTES_MAX);
-    reason.truncate(end);
-    reason
 }
