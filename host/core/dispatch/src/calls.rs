@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_policy::Outcome;
+use quorate_types::clocks::Clocks;
 use quorate_types::view::{CallEvent, CallSpec};
 use quorate_types::{AgentId, CallId, Incarnation, NodeId, PolicyEpoch, Refusal, Time, Wanted};
 
@@ -115,15 +116,14 @@ struct Call {
     refused_by: BTreeSet<AgentId>,
     /// Bytes of the reply that the caller has.
     passed_on: u64,
-    /// Until when it waits to be routed again.
-    waits: Option<Time>,
 }
 
 /// The calls of one node.
 pub struct Calls {
     calls: BTreeMap<CallId, Call>,
-    deadlines: BTreeSet<(Time, CallId)>,
-    waiting: BTreeSet<(Time, CallId)>,
+    deadlines: Clocks<CallId>,
+    /// Until when calls wait to be routed again.
+    waiting: Clocks<CallId>,
     pools: Pools,
     policy: PolicyRef,
     seed: u64,
@@ -145,8 +145,8 @@ impl Calls {
     pub fn new(policy: PolicyRef, seed: u64) -> Self {
         Self {
             calls: BTreeMap::new(),
-            deadlines: BTreeSet::new(),
-            waiting: BTreeSet::new(),
+            deadlines: Clocks::default(),
+            waiting: Clocks::default(),
             pools: Pools::default(),
             policy,
             seed,
@@ -174,8 +174,7 @@ impl Calls {
 
     /// When `tick` has something to do.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let first = |set: &BTreeSet<(Time, CallId)>| set.first().map(|(time, _call)| *time);
-        [first(&self.deadlines), first(&self.waiting)].into_iter().flatten().min()
+        [self.deadlines.first(), self.waiting.first()].into_iter().flatten().min()
     }
 
     /// Begins a call.
@@ -205,9 +204,8 @@ impl Calls {
             now_at: None,
             refused_by: BTreeSet::new(),
             passed_on: 0,
-            waits: None,
         };
-        self.deadlines.insert((deadline, id));
+        self.deadlines.set(id, deadline);
         self.calls.insert(id, call);
         self.route(now, id, registry, source);
     }
@@ -308,19 +306,13 @@ impl Calls {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Time, registry: &Registry, source: &dyn PolicySource) {
-        while let Some((time, id)) =
-            self.deadlines.first().copied().filter(|(time, _)| *time <= now)
-        {
-            self.deadlines.remove(&(time, id));
+        while let Some(id) = self.deadlines.take(now) {
             self.abandon(now, id, Outcome::Timeout);
             let why = self.calls.get(&id).map_or_else(String::new, Call::waited_for);
             self.finish(id, Err(Refusal::Timeout(why)));
         }
-        while let Some((time, id)) = self.waiting.first().copied().filter(|(time, _)| *time <= now)
-        {
-            self.waiting.remove(&(time, id));
+        while let Some(id) = self.waiting.take(now) {
             if let Some(call) = self.calls.get_mut(&id) {
-                call.waits = None;
                 call.refused_by.clear();
                 self.route(now, id, registry, source);
             }
@@ -333,8 +325,7 @@ impl Calls {
         let pool = pool_for(&mut self.pools, call, registry, open);
         let chosen = pool.and_then(|(id, pool)| Some((id, choose_but(pool, &call.refused_by)?)));
         let Some((pool, choice)) = chosen else {
-            call.waits = Some(now + BUSY_WAIT);
-            self.waiting.insert((now + BUSY_WAIT, id));
+            self.waiting.set(id, now + BUSY_WAIT);
             return;
         };
         call.attempts += 1;
@@ -395,12 +386,9 @@ impl Calls {
     }
 
     fn remove(&mut self, id: CallId) {
-        if let Some(call) = self.calls.remove(&id) {
-            self.deadlines.remove(&(call.deadline, id));
-            if let Some(waits) = call.waits {
-                self.waiting.remove(&(waits, id));
-            }
-        }
+        self.calls.remove(&id);
+        self.deadlines.stop(id);
+        self.waiting.stop(id);
     }
 }
 

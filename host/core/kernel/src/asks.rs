@@ -2,15 +2,16 @@
 //! name, or whoever leads; when the leader changes or is lost, the request goes to
 //! the next one, which is safe because every request is idempotent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use quorate_ledger::Outcome;
+use quorate_types::clocks::Clocks;
 use quorate_types::door::Consistency;
 use quorate_types::limits::COMMAND_BYTES_MAX;
-use quorate_types::{GroupId, Index, NodeId, Refusal, Request, Time};
+use quorate_types::{GroupId, Index, Lane, NodeId, Refusal, Request, Time};
 
-use crate::frame::{Control, Done, Errand, Setback};
+use crate::frame::{self, Control, Done, Errand, Setback};
 use crate::io::{AskId, Effect, LogSetback, Now, Ticket, WorkId};
 use crate::kernel::Kernel;
 
@@ -93,14 +94,14 @@ pub(crate) struct Asks {
     pub(crate) table: BTreeMap<u64, Ask>,
     tickets: BTreeMap<Ticket, u64>,
     /// Every ask by when time moves it on.
-    due: BTreeSet<(Time, u64)>,
+    due: Clocks<u64>,
     doors: BTreeMap<AskId, u64>,
     next: u64,
 }
 
 impl Asks {
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
-        self.due.first().map(|(time, _id)| *time)
+        self.due.first()
     }
 
     pub(crate) fn bind(&mut self, ticket: Ticket, id: u64) {
@@ -110,7 +111,7 @@ impl Asks {
     fn insert(&mut self, ask: Ask) -> u64 {
         self.next += 1;
         let id = self.next;
-        self.due.insert((ask.due(), id));
+        self.due.set(id, ask.due());
         if let Origin::Door(door) = ask.origin {
             self.doors.insert(door, id);
         }
@@ -120,7 +121,7 @@ impl Asks {
 
     fn remove(&mut self, id: u64) -> Option<Ask> {
         let ask = self.table.remove(&id)?;
-        self.due.remove(&(ask.due(), id));
+        self.due.stop(id);
         if let Origin::Door(door) = ask.origin {
             self.doors.remove(&door);
         }
@@ -129,9 +130,8 @@ impl Asks {
 
     fn set_stage(&mut self, id: u64, stage: Stage) {
         if let Some(ask) = self.table.get_mut(&id) {
-            self.due.remove(&(ask.due(), id));
             ask.stage = stage;
-            self.due.insert((ask.due(), id));
+            self.due.set(id, ask.due());
         }
     }
 }
@@ -279,18 +279,15 @@ impl Kernel {
             }
         }
         // A lost peer waits for nothing any more.
-        self.asks
-            .table
-            .retain(|_id, ask| !matches!(ask.origin, Origin::Peer(peer, _) if peer == node));
-        let table = &self.asks.table;
-        self.asks.due.retain(|(_time, id)| table.contains_key(id));
+        let theirs = |ask: &Ask| matches!(ask.origin, Origin::Peer(peer, _) if peer == node);
+        for (id, _ask) in self.asks.table.extract_if(.., |_id, ask| theirs(ask)) {
+            self.asks.due.stop(id);
+        }
     }
 
     pub(crate) fn settle_asks(&mut self, now: Now) {
         // Each of these is over, or due later, once it was dealt with.
-        while let Some((time, id)) = self.asks.due.first().copied()
-            && time <= now.mono
-        {
+        while let Some(id) = self.asks.due.take(now.mono) {
             let Some(ask) = self.asks.table.get(&id) else {
                 unreachable!("ask {id} is due and not in the table")
             };
@@ -315,7 +312,10 @@ impl Kernel {
                 self.forget_poll(id);
                 self.effects.push_back(Effect::Answer(door, for_door(result)));
             }
-            Origin::Peer(peer, id) => self.send_control(peer, &Control::Answer { id, result }),
+            Origin::Peer(peer, id) => {
+                let frame = frame::encode_answer(id, result);
+                self.effects.push_back(Effect::Send(peer, Lane::Control, frame));
+            }
             Origin::Own(own) => self.own_finished(now, own, &ask, result),
         }
     }
@@ -419,14 +419,17 @@ fn answered_anywhere(errand: &Errand) -> bool {
     }
 }
 
+/// What a peer answered is not of the kind that was asked for. It is taken for no answer.
+pub(crate) fn misfit(answer: &impl std::fmt::Debug) -> Refusal {
+    tracing::warn!(?answer, "a peer answered with something else than it was asked for");
+    Refusal::Unavailable("what answered is of another kind".to_owned())
+}
+
 fn for_door(result: Result<Done, Setback>) -> Result<quorate_types::Reply, Refusal> {
     match result {
         Ok(Done::Door(reply)) => Ok(*reply),
         // No door asks for what nodes do: the peer is at fault, and it is safe to ask again.
-        Ok(Done::NodeUp(_) | Done::Unused(_)) => {
-            let why = "what answered is of another kind".to_owned();
-            Err(Refusal::Unavailable(why))
-        }
+        Ok(other @ (Done::NodeUp(_) | Done::Unused(_))) => Err(misfit(&other)),
         Err(Setback::Refused(refusal)) => Err(refusal),
         Err(Setback::NotLeader(_)) => Err(Refusal::Unavailable("the leader changed".to_owned())),
     }

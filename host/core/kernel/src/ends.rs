@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use quorate_types::limits::REASON_BYTES_MAX;
+use quorate_types::text::clipped;
 use quorate_types::{Payload, Refusal, Reply, Request};
 
 use crate::asks::{Origin, Own, Target};
@@ -67,7 +68,7 @@ impl Kernel {
                 self.end_too_large(now, work, &why);
             }
             Ok(_) | Err(Setback::Refused(_) | Setback::NotLeader(_)) => {
-                self.home.works.set_due(work, Some(now.mono + RECORD_AGAIN));
+                self.home.works.set_due(work, now.mono + RECORD_AGAIN);
             }
         }
     }
@@ -103,8 +104,6 @@ impl Kernel {
 
 /// A fault whose message is no longer than is kept: an agent's words may be of any length, and
 /// beyond a frame's nobody would hear of the end.
-fn clip(mut fault: WorkFault) -> WorkFault {
-    let end = fault.message.floor_char_boundary(REASON_BYTES_MAX);
-    fault.message.truncate(end);
-    fault
+fn clip(fault: WorkFault) -> WorkFault {
+    WorkFault { message: clipped(fault.message, REASON_BYTES_MAX), ..fault }
 }

@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use quorate_ledger::{NodeUp, Outcome, RetireAgent, ShardCommand, SystemCommand};
 use quorate_types::door::{AgentFilter, Consistency};
-use quorate_types::limits::FRAME_BYTES_MAX;
 use quorate_types::view::{AgentView, GroupView, MemberView, NodeView, TaskPage};
 use quorate_types::{
     AgentId, GroupId, Incarnation, LoadReading, NodeId, Refusal, Reply, Request, TaskId, Token,
-    cbor,
 };
 
 use crate::asks::Origin;
@@ -18,28 +16,12 @@ use crate::io::Now;
 use crate::kernel::Kernel;
 use crate::outside::Poll;
 
-/// What a frame needs beside the answer that it carries: envelope, ask and variant.
-const FRAME_HEAD_BYTES: usize = 1 << 10;
-
 fn reply(reply: Reply) -> Result<Done, Setback> {
     Ok(Done::Door(Box::new(reply)))
 }
 
 fn refuse(refusal: Refusal) -> Result<Done, Setback> {
     Err(Setback::Refused(refusal))
-}
-
-/// An answer that must cross the wire in one frame, or the word that it is too large for that:
-/// a frame that is refused unsent would leave the asker without any.
-fn within_a_frame(result: Result<Done, Setback>) -> Result<Done, Setback> {
-    let (got, limit) = (cbor::encode(&result).len(), FRAME_BYTES_MAX - FRAME_HEAD_BYTES);
-    if got <= limit {
-        return result;
-    }
-    refuse(Refusal::Invalid(format!(
-        "the answer has {got} bytes, and {limit} is what one node sends another; ask for fewer, \
-         by a limit, a namespace or capabilities, or ask the node that leads"
-    )))
 }
 
 impl Kernel {
@@ -153,7 +135,6 @@ impl Kernel {
     /// Answers a read from the view.
     pub(crate) fn answer_read(&mut self, now: Now, id: u64, stale: bool) {
         let Some(ask) = self.asks.table.get(&id) else { return };
-        let origin = ask.origin;
         let request = match &ask.errand {
             Errand::Door(request) => request,
             Errand::Unused(blobs) => return self.finish(now, id, Ok(self.read_unused(blobs))),
@@ -182,10 +163,6 @@ impl Kernel {
             | Request::NodeStatus
             | Request::ApplyPolicy { .. }
             | Request::PreparePolicy { .. } => unreachable!("not a read of the view"),
-        };
-        let result = match origin {
-            Origin::Peer(..) => within_a_frame(result),
-            Origin::Door(_) | Origin::Own(_) => result,
         };
         self.finish(now, id, result);
     }

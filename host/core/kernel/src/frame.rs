@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 /// The only version there is yet.
 const VERSION: u16 = 1;
+/// How far an answer stays below the largest frame.
+const FRAME_SPARE_BYTES: usize = 1 << 10;
 
 /// What one node asks another to do: what a door may ask, and what nodes ask for themselves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +112,21 @@ impl From<Said> for Delivery {
 
 pub(crate) fn encode<T: Serialize>(body: &T) -> Bytes {
     cbor::encode(&(VERSION, body)).into()
+}
+
+/// The frame that answers an ask. Where the answer is too large for one, it says that instead: a
+/// frame that is refused unsent would leave the asker without any.
+pub(crate) fn encode_answer(id: u64, result: Result<Done, Setback>) -> Bytes {
+    let frame = encode(&Control::Answer { id, result });
+    let (got, limit) = (frame.len(), FRAME_BYTES_MAX - FRAME_SPARE_BYTES);
+    if got <= limit {
+        return frame;
+    }
+    let why = format!(
+        "the answer has {got} bytes, and {limit} is what one node sends another; ask for fewer, \
+         by a limit, a namespace or capabilities, or ask the node that leads"
+    );
+    encode(&Control::Answer { id, result: Err(Setback::Refused(Refusal::Invalid(why))) })
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(frame: &[u8]) -> Result<T, String> {

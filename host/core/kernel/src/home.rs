@@ -14,7 +14,7 @@ use quorate_types::{
     AgentId, AgentSpec, EventKind, Incarnation, Refusal, Reply, Request, TaskState, Time,
 };
 
-use crate::asks::{Ask, Origin, Own, Target};
+use crate::asks::{Ask, Origin, Own, Target, misfit};
 use crate::frame::{Control, Done, Errand, Setback};
 use crate::io::{Effect, KernelConfig, Now, WorkId, WorkOrder};
 use crate::kernel::Kernel;
@@ -120,14 +120,14 @@ impl Kernel {
             Own::NodeUp => match result {
                 Ok(Done::NodeUp(incarnation)) => self.life_begins(now, incarnation),
                 Ok(other @ (Done::Door(_) | Done::Unused(_))) => {
-                    self.not_numbered(now, misfit(&other));
+                    self.not_numbered(now, Setback::Refused(misfit(&other)));
                 }
                 Err(setback) => self.not_numbered(now, setback),
             },
             Own::Register(at) => match result {
                 Ok(Done::Door(reply)) => {
                     let Reply::Registered(agent, incarnation) = *reply else {
-                        self.not_registered(now, at, misfit(&reply));
+                        self.not_registered(now, at, Setback::Refused(misfit(&reply)));
                         return;
                     };
                     self.home.residents.begin_life(at, agent, incarnation);
@@ -135,7 +135,7 @@ impl Kernel {
                     self.reconcile_home(now);
                 }
                 Ok(other @ (Done::NodeUp(_) | Done::Unused(_))) => {
-                    self.not_registered(now, at, misfit(&other));
+                    self.not_registered(now, at, Setback::Refused(misfit(&other)));
                 }
                 Err(setback) => self.not_registered(now, at, setback),
             },
@@ -411,10 +411,4 @@ fn last_word(setback: &Setback) -> Option<&Refusal> {
         )
         | Setback::NotLeader(_) => None,
     }
-}
-
-/// What a peer answered is not of the kind that was asked for. It is taken for no answer.
-fn misfit(answer: &impl std::fmt::Debug) -> Setback {
-    tracing::warn!(?answer, "a peer answered with something else than it was asked for");
-    Setback::Refused(Refusal::Unavailable("what answered is of another kind".to_owned()))
 }

@@ -3,9 +3,10 @@
 //! refused as busy before it begins, and the caller's router picks again. At its
 //! deadline a call is cancelled, whether its caller's node says so or not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use quorate_types::clocks::Clocks;
 use quorate_types::limits::CALL_BYTES_MAX;
 use quorate_types::view::CallSpec;
 use quorate_types::{AgentId, CallId, Incarnation, NodeId, Payload, Time};
@@ -24,7 +25,6 @@ struct HostedCall {
     attempt: u32,
     agent: usize,
     begun: Time,
-    due: Time,
 }
 
 /// Calls in the hands of this node's agents.
@@ -32,13 +32,13 @@ struct HostedCall {
 pub(crate) struct Hosting {
     works: BTreeMap<WorkId, HostedCall>,
     by_call: BTreeMap<(NodeId, CallId, u32), WorkId>,
-    by_due: BTreeSet<(Time, WorkId)>,
+    deadlines: Clocks<WorkId>,
 }
 
 impl Hosting {
     /// When the next call's deadline comes.
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
-        self.by_due.first().map(|(due, _work)| *due)
+        self.deadlines.first()
     }
 }
 
@@ -65,11 +65,10 @@ impl Kernel {
             return;
         }
         let work = self.home.work_id();
-        let due = now.mono + within;
-        let hosted = HostedCall { from, call, attempt, agent: at, begun: now.mono, due };
+        let hosted = HostedCall { from, call, attempt, agent: at, begun: now.mono };
         self.hosting.works.insert(work, hosted);
         self.hosting.by_call.insert((from, call, attempt), work);
-        self.hosting.by_due.insert((due, work));
+        self.hosting.deadlines.set(work, now.mono + within);
         let order = WorkOrder {
             agent: at,
             task: None,
@@ -94,10 +93,7 @@ impl Kernel {
     /// Cancels the calls whose deadlines have come. Their callers tell the end: they have the same
     /// deadline, by their own clocks.
     pub(crate) fn settle_hosting(&mut self, now: Now) {
-        while let Some((due, work)) = self.hosting.by_due.first().copied()
-            && due <= now.mono
-        {
-            self.hosting.by_due.remove(&(due, work));
+        while let Some(work) = self.hosting.deadlines.take(now.mono) {
             self.forget_hosted(work);
             self.effects.push_back(Effect::CancelWork(work));
         }
@@ -120,7 +116,7 @@ impl Kernel {
     fn forget_hosted(&mut self, work: WorkId) -> Option<HostedCall> {
         let hosted = self.hosting.works.remove(&work)?;
         self.hosting.by_call.remove(&(hosted.from, hosted.call, hosted.attempt));
-        self.hosting.by_due.remove(&(hosted.due, work));
+        self.hosting.deadlines.stop(work);
         self.home.residents.call_ended(hosted.agent);
         Some(hosted)
     }
@@ -132,7 +128,7 @@ impl Kernel {
         result: Result<Payload, WorkFault>,
     ) {
         let Some(hosted) = self.forget_hosted(work) else { return };
-        let HostedCall { from, call, attempt, agent, begun, due: _ } = hosted;
+        let HostedCall { from, call, attempt, agent, begun } = hosted;
         self.home.residents.learn(agent, now.mono.since(begun), result.is_ok());
         match result {
             Ok(Payload::Inline(reply)) => {

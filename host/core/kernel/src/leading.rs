@@ -19,16 +19,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use quorate_ledger::{Ledger, NodeDown, Outcome, ShardCommand, SystemCommand};
+use quorate_types::clocks::Clocks;
 use quorate_types::view::LeaseView;
 use quorate_types::{
     AgentId, EventKind, Incarnation, Index, NodeId, TaskId, TaskState, Time, Token,
 };
 
-use crate::clocks::Clocks;
 use crate::io::{LogSetback, Now, Ticket};
 use crate::kernel::Kernel;
 use crate::offers::Offers;
 use crate::placement::{Placed, Placement};
+use crate::works::LeaseKey;
 
 /// A verdict that was not committed is proposed again after this span.
 const PROPOSE_AGAIN: Duration = Duration::from_millis(500);
@@ -54,11 +55,11 @@ pub(crate) struct Leading {
     /// Ledger time as it was last seen ahead of expectation, and the monotonic time of that.
     ledger_time: (Time, Time),
     /// Until when each lease lives without a further sign of life.
-    terms: Clocks,
+    terms: Clocks<LeaseKey>,
     /// Until when each task with a start timeout must have been started.
-    starts: Clocks,
+    starts: Clocks<LeaseKey>,
     /// Until when each task with a run timeout must be finished by its worker outside.
-    runs: Clocks,
+    runs: Clocks<LeaseKey>,
     proposals: BTreeMap<Ticket, Proposal>,
     adopting: bool,
     sweeping: bool,
@@ -96,7 +97,7 @@ impl Leading {
 
     pub(crate) fn renew(&mut self, now: Now, lease: &LeaseView) {
         let until = now.mono + Duration::from_millis(lease.term_ms);
-        self.terms.set(lease.task, lease.token, until);
+        self.terms.set((lease.task, lease.token), until);
     }
 
     /// A lease was given, or this node has begun to lead while it runs.
@@ -105,17 +106,17 @@ impl Leading {
         let Some(timeouts) = view.timeouts(lease.task) else { return };
         let after = |ms: u64| now.mono + Duration::from_millis(ms);
         if let Some(ms) = timeouts.start_ms {
-            self.starts.set(lease.task, lease.token, after(ms));
+            self.starts.set((lease.task, lease.token), after(ms));
         }
         let outside = view.agent(lease.agent).is_some_and(|agent| !agent.spec.hosted);
         if let Some(ms) = timeouts.run_ms.filter(|_ms| outside) {
-            self.runs.set(lease.task, lease.token, after(ms));
+            self.runs.set((lease.task, lease.token), after(ms));
         }
     }
 
     /// The agent has spoken under this lease, so it has started.
     pub(crate) fn started(&mut self, task: TaskId, token: Token) {
-        self.starts.stop(task, token);
+        self.starts.stop((task, token));
     }
 }
 
@@ -151,9 +152,10 @@ impl Kernel {
         leading.placement.stale = true;
         for event in events {
             let EventKind::Task { task, state, agent, .. } = event else { continue };
-            leading.terms.stop_all(*task);
-            leading.starts.stop_all(*task);
-            leading.runs.stop_all(*task);
+            let leases = (*task, Token(0))..=(*task, Token(u64::MAX));
+            for clocks in [&mut leading.terms, &mut leading.starts, &mut leading.runs] {
+                clocks.stop_range(leases.clone());
+            }
             if *state == TaskState::Leased {
                 if let Some(lease) = self.view.lease(*task) {
                     leading.start_clocks(now, &lease, &self.view);

@@ -14,7 +14,6 @@
 //! * `asks`: requests under way, here or at another node.
 //! * `errands`: what each request becomes while this node leads.
 //! * `leading`: what only a leader does: leases, adoptions, the dead.
-//! * `clocks`: which leases run out next.
 //! * `placement`: which agent gets which task.
 //! * `offers`: slots that outside agents wait with.
 //! * `home`: agents that live here: `residents`, whom this node hosts, with their
@@ -29,7 +28,6 @@
 #![forbid(unsafe_code)]
 
 mod asks;
-mod clocks;
 mod collect;
 mod ends;
 mod errands;

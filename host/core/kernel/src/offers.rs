@@ -1,9 +1,10 @@
 //! Slots that outside agents wait with, in the leader's memory. An offer is a
 //! count beyond the leases that its agent knew of; those given since are taken off.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use quorate_types::clocks::Clocks;
 use quorate_types::{AgentId, Incarnation, Index, Time};
 
 /// An offer that is not repeated within this span is over.
@@ -13,7 +14,6 @@ const OFFER_FOR: Duration = Duration::from_millis(1500);
 struct Offer {
     incarnation: Incarnation,
     open: u32,
-    until: Time,
     /// Leases committed after the offer was made, by index.
     granted: Vec<Index>,
 }
@@ -22,7 +22,7 @@ struct Offer {
 #[derive(Debug, Default)]
 pub(crate) struct Offers {
     table: BTreeMap<AgentId, Offer>,
-    ends: BTreeSet<(Time, AgentId)>,
+    ends: Clocks<AgentId>,
 }
 
 impl Offers {
@@ -40,9 +40,8 @@ impl Offers {
             return;
         }
         granted.retain(|index| *index > as_of);
-        let until = now + OFFER_FOR;
-        self.ends.insert((until, agent));
-        self.table.insert(agent, Offer { incarnation, open, until, granted });
+        self.ends.set(agent, now + OFFER_FOR);
+        self.table.insert(agent, Offer { incarnation, open, granted });
     }
 
     /// The entry at `index` gave the agent a lease.
@@ -62,17 +61,14 @@ impl Offers {
 
     /// Forgets offers that were not repeated in time.
     pub(crate) fn expire(&mut self, now: Time) {
-        while let Some((until, agent)) = self.ends.first().copied()
-            && until <= now
-        {
-            self.remove(agent);
+        while let Some(agent) = self.ends.take(now) {
+            self.table.remove(&agent);
         }
     }
 
     fn remove(&mut self, agent: AgentId) -> Option<Offer> {
-        let offer = self.table.remove(&agent)?;
-        self.ends.remove(&(offer.until, agent));
-        Some(offer)
+        self.ends.stop(agent);
+        self.table.remove(&agent)
     }
 }
 

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use quorate_types::clocks::Clocks;
 use quorate_types::{AgentId, Incarnation, Refusal, Reply, Time, Token};
 
 use crate::frame::{Control, Done, Setback};
@@ -85,9 +86,9 @@ impl Outside {
 #[derive(Debug, Default)]
 pub(crate) struct Outsiders {
     workers: BTreeMap<AgentId, Outside>,
-    /// Whose poll an ask is, and until when.
-    polls: BTreeMap<u64, (AgentId, Time)>,
-    ends: BTreeSet<(Time, u64)>,
+    /// Whose poll an ask is, and until when it waits.
+    polls: BTreeMap<u64, AgentId>,
+    ends: Clocks<u64>,
     /// Workers that offer otherwise than the leader was told.
     changed: BTreeSet<AgentId>,
     /// When every offer is repeated.
@@ -97,8 +98,7 @@ pub(crate) struct Outsiders {
 impl Outsiders {
     /// When a poll ends, or offers must be repeated.
     pub(crate) fn poll_timeout(&self) -> Option<Time> {
-        let (first, _ask) = self.ends.first()?;
-        Some(self.repeat_at.min(*first))
+        Some(self.repeat_at.min(self.ends.first()?))
     }
 
     /// Leases of which their workers know.
@@ -130,8 +130,8 @@ impl Outsiders {
             if let Some(holding) = &poll.holding {
                 worker.compare(now, holding);
             }
-            self.polls.insert(poll.ask, (agent, until));
-            self.ends.insert((until, poll.ask));
+            self.polls.insert(poll.ask, agent);
+            self.ends.set(poll.ask, until);
             self.changed.insert(agent);
             worker.polls.push_back(poll);
         }
@@ -139,7 +139,7 @@ impl Outsiders {
 
     /// Workers that wait and are to be told of leases again.
     fn missing(&mut self, now: Time) -> BTreeSet<AgentId> {
-        let polling: BTreeSet<AgentId> = self.polls.values().map(|(agent, _)| *agent).collect();
+        let polling: BTreeSet<AgentId> = self.polls.values().copied().collect();
         for agent in &polling {
             if let Some(worker) = self.workers.get_mut(agent) {
                 worker.miss(now);
@@ -150,8 +150,8 @@ impl Outsiders {
 
     /// Ends a poll, whoever's it is; false where the ask is none.
     fn close(&mut self, ask: u64) -> bool {
-        let Some((agent, until)) = self.polls.remove(&ask) else { return false };
-        self.ends.remove(&(until, ask));
+        let Some(agent) = self.polls.remove(&ask) else { return false };
+        self.ends.stop(ask);
         self.changed.insert(agent);
         if let Some(worker) = self.workers.get_mut(&agent) {
             worker.polls.retain(|poll| poll.ask != ask);
@@ -205,9 +205,7 @@ impl Outsiders {
     /// Polls whose wait has ended.
     fn ended(&mut self, now: Time) -> Vec<u64> {
         let mut asks = Vec::new();
-        while let Some((until, ask)) = self.ends.first().copied()
-            && until <= now
-        {
+        while let Some(ask) = self.ends.take(now) {
             self.close(ask);
             asks.push(ask);
         }
@@ -219,7 +217,7 @@ impl Outsiders {
     fn offers(&mut self, all: bool) -> Vec<(AgentId, Incarnation, u32)> {
         let mut told = std::mem::take(&mut self.changed);
         if all {
-            told.extend(self.polls.values().map(|(agent, _until)| *agent));
+            told.extend(self.polls.values().copied());
         }
         let mut offers = Vec::new();
         for agent in told {

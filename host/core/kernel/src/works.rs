@@ -1,8 +1,9 @@
 //! Leased tasks in the hands of hosted agents: by number, by lease, and by when
 //! time moves each of them on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use quorate_types::clocks::Clocks;
 use quorate_types::{Request, TaskId, Time, Token};
 
 use crate::io::WorkId;
@@ -19,8 +20,6 @@ pub(crate) struct TaskWork {
     pub(crate) begun: Time,
     /// Its end, on its way to the log.
     pub(crate) ended: Option<Request>,
-    /// While it runs, the end of its run timeout; then, when its end is sent again.
-    due: Option<Time>,
 }
 
 /// All of them.
@@ -28,7 +27,8 @@ pub(crate) struct TaskWork {
 pub(crate) struct Works {
     table: BTreeMap<WorkId, TaskWork>,
     by_lease: BTreeMap<LeaseKey, WorkId>,
-    by_due: BTreeSet<(Time, WorkId)>,
+    /// While it runs, the end of its run timeout; then, when its end is sent again.
+    due: Clocks<WorkId>,
 }
 
 impl Works {
@@ -42,13 +42,15 @@ impl Works {
         due: Option<Time>,
     ) {
         self.by_lease.insert(lease, work);
-        self.table.insert(work, TaskWork { agent, lease, begun, ended: None, due: None });
-        self.set_due(work, due);
+        self.table.insert(work, TaskWork { agent, lease, begun, ended: None });
+        if let Some(due) = due {
+            self.due.set(work, due);
+        }
     }
 
     /// It is over, one way or another.
     pub(crate) fn remove(&mut self, work: WorkId) -> Option<TaskWork> {
-        self.set_due(work, None);
+        self.due.stop(work);
         let gone = self.table.remove(&work)?;
         self.by_lease.remove(&gone.lease);
         Some(gone)
@@ -71,28 +73,22 @@ impl Works {
         if let Some(running) = self.table.get_mut(&work) {
             running.ended = Some(end);
         }
-        self.set_due(work, None);
+        self.due.stop(work);
     }
 
-    /// When time moves it on, or that time does not.
-    pub(crate) fn set_due(&mut self, work: WorkId, due: Option<Time>) {
-        let Some(running) = self.table.get_mut(&work) else { return };
-        if let Some(before) = std::mem::replace(&mut running.due, due) {
-            self.by_due.remove(&(before, work));
+    /// When time moves it on.
+    pub(crate) fn set_due(&mut self, work: WorkId, due: Time) {
+        if self.table.contains_key(&work) {
+            self.due.set(work, due);
         }
-        self.by_due.extend(due.map(|due| (due, work)));
     }
 
     pub(crate) fn next_due(&self) -> Option<Time> {
-        self.by_due.first().map(|(due, _work)| *due)
+        self.due.first()
     }
 
     /// One that is due, which it is not any more.
     pub(crate) fn take_due(&mut self, now: Time) -> Option<WorkId> {
-        let (due, work) = self.by_due.first().copied()?;
-        (due <= now).then(|| {
-            self.set_due(work, None);
-            work
-        })
+        self.due.take(now)
     }
 }
