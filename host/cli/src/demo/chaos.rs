@@ -1,7 +1,6 @@
 //! What goes wrong while the demo runs: the leader is killed, the policy swapped.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -43,14 +42,12 @@ pub(crate) struct Done {
 pub(crate) async fn direct(
     stage: Arc<Stage>,
     cluster: Arc<Mutex<LocalCluster>>,
-    files: Vec<Bytes>,
+    total: usize,
+    (id, content): (u32, Bytes),
 ) -> anyhow::Result<Done> {
     let mut done = Done::default();
-    let total = files.len();
     stage.open_gate(total / 4);
-    // The last file is not fed: its submission measures the failover.
-    let last = files.last().cloned().unwrap_or_default();
-    let probe = feed::upload(&stage, u32::try_from(total - 1)?, last).await?;
+    let probe = feed::upload(&stage, id, content).await?;
     stage.wait_heard(total / 5).await?;
     enough_calls(&stage).await?;
     stage.open_gate(total - total / 8);
@@ -78,7 +75,7 @@ async fn kill_leader(
                 continue;
             };
             let ripe = |stage: &Stage| {
-                stage.tally.in_flight.load(Ordering::Relaxed) >= CALLS_IN_FLIGHT
+                stage.tally.in_flight() >= CALLS_IN_FLIGHT
                     && stage.record().leases_on(leader) >= LEASES_AT_KILL
             };
             // The leader is asked for again now and then: it may be another meanwhile.
@@ -94,8 +91,8 @@ async fn kill_leader(
         .await
         .context("the leader never held enough leases with enough calls in flight")??;
     done.leases_at_kill = u64::try_from(stage.record().leases_on(leader))?;
-    done.calls_at_kill = stage.tally.in_flight.load(Ordering::Relaxed);
-    let killed = cluster.kill_node(usize::try_from(leader.0.saturating_sub(1))?)?;
+    done.calls_at_kill = stage.tally.in_flight();
+    let killed = cluster.kill_node(place_of(leader)?)?;
     done.leader_kills = 1;
     stage.note(format!("killed {leader}, the leader, holding {} leases", done.leases_at_kill));
     feed::submit_stored(stage, &[probe]).await?;
@@ -103,12 +100,17 @@ async fn kill_leader(
     Ok(leader)
 }
 
+/// A node's place in the local cluster: ids count from 1.
+fn place_of(node: NodeId) -> anyhow::Result<usize> {
+    Ok(usize::try_from(node.0.saturating_sub(1))?)
+}
+
 async fn bring_back(
     stage: Arc<Stage>,
     cluster: Arc<Mutex<LocalCluster>>,
     node: NodeId,
 ) -> anyhow::Result<()> {
-    let at = usize::try_from(node.0.saturating_sub(1))?;
+    let at = place_of(node)?;
     tokio::time::sleep(DEAD_FOR).await;
     let mut cluster = cluster.lock().await;
     cluster.start_node(at)?;
@@ -128,17 +130,13 @@ pub(crate) async fn leader(stage: &Stage) -> anyhow::Result<Option<NodeId>> {
 
 /// Waits until enough calls are in flight.
 async fn enough_calls(stage: &Stage) -> anyhow::Result<()> {
-    let enough = async {
-        while stage.tally.in_flight.load(Ordering::Relaxed) < CALLS_IN_FLIGHT {
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    };
-    tokio::time::timeout(MOMENT_WITHIN, enough).await.context("too few calls were in flight")
+    let enough = stage.tally.until_in_flight(CALLS_IN_FLIGHT);
+    tokio::time::timeout(MOMENT_WITHIN, enough).await.context("too few calls were in flight")?
 }
 
 async fn swap(stage: &Stage, done: &mut Done) -> anyhow::Result<()> {
     enough_calls(stage).await?;
-    done.calls_at_swap = stage.tally.in_flight.load(Ordering::Relaxed);
+    done.calls_at_swap = stage.tally.in_flight();
     let policy = apply(stage, "load-aware").await?;
     done.policy_swaps = 1;
     stage.note(policy);

@@ -137,11 +137,14 @@ async fn act(
     let events = stage.client.events(None).await?;
     let listening = tokio::spawn(Arc::clone(stage).listen(events));
     stage.note(chaos::apply(stage, "round-robin").await?);
-    let (mut files, all) = (corpus.files.clone(), corpus.files.clone());
-    files.pop();
+    // The last file is not fed: its submission measures the failover.
+    let mut files = corpus.files.clone();
+    let last = (u32::try_from(total - 1)?, files.pop().unwrap_or_default());
     let feeding = tokio::spawn(feed::feed(Arc::clone(stage), files));
     let directing = match args.chaos {
-        Chaos::Kill => tokio::spawn(chaos::direct(Arc::clone(stage), Arc::clone(cluster), all)),
+        Chaos::Kill => {
+            tokio::spawn(chaos::direct(Arc::clone(stage), Arc::clone(cluster), total, last))
+        }
     };
     let warm = Arc::new(callers::warm(stage, &corpus.files, args.seed).await?);
     let stop = Arc::new(AtomicBool::new(false));

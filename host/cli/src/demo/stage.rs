@@ -30,11 +30,24 @@ pub(crate) struct Tally {
     /// Ended without an answer.
     pub(crate) failed: AtomicU64,
     /// Under way.
-    pub(crate) in_flight: AtomicU64,
+    in_flight: watch::Sender<u64>,
     /// Answers compared with the scan.
     pub(crate) compared: AtomicU64,
     /// Answers that differ.
     pub(crate) wrong: AtomicU64,
+}
+
+impl Tally {
+    /// Calls under way.
+    pub(crate) fn in_flight(&self) -> u64 {
+        *self.in_flight.borrow()
+    }
+
+    /// Waits until so many calls are under way.
+    pub(crate) async fn until_in_flight(&self, wanted: u64) -> anyhow::Result<()> {
+        self.in_flight.subscribe().wait_for(|calls| *calls >= wanted).await?;
+        Ok(())
+    }
 }
 
 /// The demo's shared state.
@@ -184,9 +197,9 @@ impl Stage {
         call.deadline = CALL_WITHIN;
         call.idempotent = true;
         self.tally.calls.fetch_add(1, Ordering::Relaxed);
-        self.tally.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.tally.in_flight.send_modify(|calls| *calls += 1);
         let reply = self.client.call(&call).await;
-        self.tally.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.tally.in_flight.send_modify(|calls| *calls -= 1);
         let answer = match reply {
             Ok(reply) => code_index_format::decode_answer(&reply.body).ok(),
             Err(error) => {
