@@ -1,7 +1,7 @@
 //! Hosted agents: for each of its slots an instance of the component, on threads
 //! of their own, so that work never holds back the node.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -19,17 +19,18 @@ use crate::policies::Policies;
 /// An attempt is cut after this span unless its task says less: a stuck agent frees its slot.
 const RUN_MS_MAX: u64 = 600_000;
 
-/// The node's blobs, for agents. Set once the node runs.
+/// The node's blobs, for agents. Set once the node runs; weakly, since the node has the agents.
 #[derive(Clone, Default)]
-pub(crate) struct Environment(Arc<OnceLock<Arc<dyn Door>>>);
+pub(crate) struct Environment(Arc<OnceLock<Weak<dyn Door>>>);
 
 impl Environment {
-    pub(crate) fn open(&self, door: Arc<dyn Door>) {
-        assert!(self.0.set(door).is_ok(), "a node has one door");
+    pub(crate) fn open(&self, door: &Arc<dyn Door>) {
+        assert!(self.0.set(Arc::downgrade(door)).is_ok(), "a node has one door");
     }
 
     fn door(&self) -> Result<Arc<dyn Door>, String> {
-        self.0.get().cloned().ok_or_else(|| "the node is starting".to_owned())
+        let door = self.0.get().ok_or_else(|| "the node is starting".to_owned())?;
+        door.upgrade().ok_or_else(|| "the node has stopped".to_owned())
     }
 }
 

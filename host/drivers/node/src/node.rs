@@ -85,6 +85,8 @@ pub struct Node {
     handle: Door0,
     log: Log<TokioRuntime, FileDisk>,
     transport: Transport,
+    /// The door that agents go through, for as long as the node runs.
+    _agents_door: Arc<dyn Door>,
     /// Keeps the guests' threads.
     _guests: GuestThreads,
 }
@@ -157,8 +159,9 @@ impl Node {
             agents,
         };
         handle.add_figures(Box::new(move |page| rooms.write(page)));
-        environment.open(Arc::new(handle.clone()));
-        Ok(Self { handle, log, transport, _guests: threads })
+        let agents_door: Arc<dyn Door> = Arc::new(handle.clone());
+        environment.open(&agents_door);
+        Ok(Self { handle, log, transport, _agents_door: agents_door, _guests: threads })
     }
 
     /// The node as its doors see it.
