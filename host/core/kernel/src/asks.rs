@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use quorate_ledger::Outcome;
 use quorate_types::clocks::Clocks;
-use quorate_types::door::Consistency;
 use quorate_types::limits::COMMAND_BYTES_MAX;
 use quorate_types::{GroupId, Index, Lane, NodeId, Refusal, Request, Time};
 
@@ -41,6 +40,10 @@ pub(crate) enum Own {
     Status(u64),
     /// Which of its blobs may go.
     Collect,
+    /// How far this group's log must be applied, for reads.
+    Barrier(GroupId),
+    /// A group's share of the request of this ask.
+    Share(u64, usize),
 }
 
 /// Who waits for the answer.
@@ -54,7 +57,9 @@ pub(crate) enum Origin {
 /// Who must answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    Leader,
+    /// Whoever leads the group.
+    Leader(GroupId),
+    /// This node and no other.
     Node(NodeId),
 }
 
@@ -108,6 +113,11 @@ impl Asks {
         self.tickets.insert(ticket, id);
     }
 
+    /// Until an ask's deadline.
+    pub(crate) fn left(&self, now: Now, id: u64) -> Option<Duration> {
+        Some(self.table.get(&id)?.deadline.since(now.mono))
+    }
+
     fn insert(&mut self, ask: Ask) -> u64 {
         self.next += 1;
         let id = self.next;
@@ -146,26 +156,63 @@ impl Kernel {
     ) {
         let request = self.complete_request(request);
         let origin = Origin::Door(door);
-        let target = Target::Leader;
-        self.begin(now, origin, target, Errand::Door(Box::new(request)), within);
+        match self.target_of(&request) {
+            Ok(target) => self.begin(now, origin, target, Errand::Door(Box::new(request)), within),
+            Err(refusal) => self.effects.push_back(Effect::Answer(door, Err(refusal))),
+        }
+    }
+
+    /// Who must answer a request.
+    fn target_of(&self, request: &Request) -> Result<Target, Refusal> {
+        let layout = self.config.layout;
+        let here = Target::Node(self.config.node);
+        Ok(match request {
+            Request::Submit(batch) => {
+                let mut groups = batch.iter().map(|one| layout.of_submission(one));
+                let first = groups.next().unwrap_or(GroupId::SYSTEM);
+                if groups.all(|group| group == first) { Target::Leader(first) } else { here }
+            }
+            Request::Cancel(task)
+            | Request::Renew(task, _)
+            | Request::Complete(task, ..)
+            | Request::Fail(task, ..) => match layout.of_task(*task) {
+                Some(group) => Target::Leader(group),
+                None => return Err(Refusal::NotFound(format!("task {task}"))),
+            },
+            Request::Register(_) | Request::Deregister(..) | Request::ApplyPolicy { .. } => {
+                Target::Leader(GroupId::SYSTEM)
+            }
+            Request::Task(..)
+            | Request::Tasks(..)
+            | Request::Agents(..)
+            | Request::Why(..)
+            | Request::Policies(_)
+            | Request::Beat(..)
+            | Request::Take { .. }
+            | Request::Members
+            | Request::Cluster
+            | Request::NodeStatus
+            | Request::PreparePolicy { .. } => here,
+        })
     }
 
     pub(crate) fn ask_from_peer(
         &mut self,
         now: Now,
         from: NodeId,
-        id: u64,
+        (id, group): (u64, Option<GroupId>),
         errand: Errand,
         within_ms: u64,
     ) {
         let within = Duration::from_millis(within_ms);
-        self.begin(now, Origin::Peer(from, id), Target::Leader, errand, within);
+        let target = group.map_or(Target::Node(self.config.node), Target::Leader);
+        self.begin(now, Origin::Peer(from, id), target, errand, within);
     }
 
     pub(crate) fn forget_door(&mut self, door: AskId) {
         if let Some(id) = self.asks.doors.get(&door).copied() {
             self.asks.remove(id);
-            self.forget_poll(id);
+            self.forget_parts(id);
         }
     }
 
@@ -199,8 +246,7 @@ impl Kernel {
         let Some(ask) = self.asks.table.get(&id) else { return };
         let to = match ask.target {
             Target::Node(node) => Some(node),
-            Target::Leader if answered_anywhere(&ask.errand) => Some(self.config.node),
-            Target::Leader => self.leadership.leader,
+            Target::Leader(group) => self.leader(group),
         };
         match (to, ask.origin) {
             (Some(node), _origin) if node == self.config.node => {
@@ -211,7 +257,11 @@ impl Kernel {
             (Some(node), Origin::Door(_) | Origin::Own(_)) if self.up.contains(&node) => {
                 let left = ask.deadline.since(now.mono);
                 let within_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-                let frame = Control::Ask { id, errand: ask.errand.clone(), within_ms };
+                let group = match ask.target {
+                    Target::Leader(group) => Some(group),
+                    Target::Node(_) => None,
+                };
+                let frame = Control::Ask { id, group, errand: ask.errand.clone(), within_ms };
                 self.asks.set_stage(id, Stage::Sent(node, now.mono));
                 self.send_control(node, &frame);
             }
@@ -247,15 +297,14 @@ impl Kernel {
 
     /// Sends again what was under way when the leader changed.
     pub(crate) fn redirect_asks(&mut self, now: Now) {
-        let leader = self.leadership.leader;
         let moved: Vec<u64> = self
             .asks
             .table
             .iter()
             .filter(|(_id, ask)| match (ask.target, ask.stage) {
-                (Target::Leader, Stage::Sent(to, _at)) => Some(to) != leader,
-                (Target::Leader, Stage::Parked(_until)) => true,
-                (Target::Node(_), _) | (Target::Leader, Stage::Here) => false,
+                (Target::Leader(group), Stage::Sent(to, _at)) => Some(to) != self.leader(group),
+                (Target::Leader(_), Stage::Parked(_until)) => true,
+                (Target::Node(_), _) | (Target::Leader(_), Stage::Here) => false,
             })
             .map(|(id, _ask)| *id)
             .collect();
@@ -275,13 +324,16 @@ impl Kernel {
                     let why = format!("node {node} was lost");
                     self.finish(now, id, Err(Setback::Refused(Refusal::Unavailable(why))));
                 }
-                Some(Target::Leader) | None => self.park(now, id),
+                Some(Target::Leader(_)) | None => self.park(now, id),
             }
         }
         // A lost peer waits for nothing any more.
         let theirs = |ask: &Ask| matches!(ask.origin, Origin::Peer(peer, _) if peer == node);
-        for (id, _ask) in self.asks.table.extract_if(.., |_id, ask| theirs(ask)) {
+        let gone = self.asks.table.extract_if(.., |_id, ask| theirs(ask));
+        let gone: Vec<u64> = gone.map(|(id, _ask)| id).collect();
+        for id in gone {
             self.asks.due.stop(id);
+            self.forget_parts(id);
         }
     }
 
@@ -298,6 +350,9 @@ impl Kernel {
             let refusal = match ask.stage {
                 Stage::Parked(_) => Refusal::Unavailable("none is known here".to_owned()),
                 Stage::Sent(to, _) => Refusal::Timeout(format!("node {to} did not answer")),
+                Stage::Here if self.waits_for_leader(id) => {
+                    Refusal::Unavailable("none is known here".to_owned())
+                }
                 Stage::Here => Refusal::Timeout("the log did not commit it in time".to_owned()),
             };
             self.finish(now, id, Err(Setback::Refused(refusal)));
@@ -307,9 +362,9 @@ impl Kernel {
     /// Ends an ask: whoever waits is told.
     pub(crate) fn finish(&mut self, now: Now, id: u64, result: Result<Done, Setback>) {
         let Some(ask) = self.asks.remove(id) else { return };
+        self.forget_parts(id);
         match ask.origin {
             Origin::Door(door) => {
-                self.forget_poll(id);
                 self.effects.push_back(Effect::Answer(door, for_door(result)));
             }
             Origin::Peer(peer, id) => {
@@ -346,9 +401,16 @@ impl Kernel {
     ) {
         let Some(id) = self.asks.tickets.remove(&ticket) else { return };
         match result {
-            Ok(_index) => self.answer_read(now, id, false),
+            Ok(index) => self.finish(now, id, Ok(Done::Barrier(index))),
             Err(setback) => self.log_setback(now, id, setback),
         }
+    }
+
+    /// What other parts of the kernel keep of an ask that is over.
+    fn forget_parts(&mut self, id: u64) {
+        self.forget_poll(id);
+        self.reads.forget(id);
+        self.partings.forget(id);
     }
 
     fn log_setback(&mut self, now: Now, id: u64, setback: LogSetback) {
@@ -377,45 +439,17 @@ impl Kernel {
     pub(crate) fn propose_for(
         &mut self,
         now: Now,
-        id: u64,
+        (id, group): (u64, GroupId),
         command: impl Into<quorate_ledger::Command>,
     ) {
-        let ticket = self.propose(now, command);
+        let ticket = self.propose(now, group, command);
         self.asks.bind(ticket, id);
     }
 
-    pub(crate) fn barrier_for(&mut self, id: u64) {
+    pub(crate) fn barrier_for(&mut self, id: u64, group: GroupId) {
         let ticket = self.ticket();
         self.asks.bind(ticket, id);
-        self.effects.push_back(Effect::Barrier(ticket, GroupId::SYSTEM));
-    }
-}
-
-/// Requests that any node answers from what it has.
-fn answered_anywhere(errand: &Errand) -> bool {
-    match errand {
-        Errand::NodeUp { .. } | Errand::Unused(_) => false,
-        Errand::Door(request) => match request.as_ref() {
-            Request::Members
-            | Request::Cluster
-            | Request::NodeStatus
-            | Request::PreparePolicy { .. }
-            | Request::Take { .. } => true,
-            Request::Task(_, consistency)
-            | Request::Tasks(_, consistency)
-            | Request::Agents(_, consistency)
-            | Request::Why(_, consistency)
-            | Request::Policies(consistency) => *consistency == Consistency::Stale,
-            Request::Submit(_)
-            | Request::Cancel(_)
-            | Request::Register(_)
-            | Request::Beat(..)
-            | Request::Deregister(..)
-            | Request::Renew(..)
-            | Request::Complete(..)
-            | Request::Fail(..)
-            | Request::ApplyPolicy { .. } => false,
-        },
+        self.effects.push_back(Effect::Barrier(ticket, group));
     }
 }
 
@@ -429,7 +463,7 @@ fn for_door(result: Result<Done, Setback>) -> Result<quorate_types::Reply, Refus
     match result {
         Ok(Done::Door(reply)) => Ok(*reply),
         // No door asks for what nodes do: the peer is at fault, and it is safe to ask again.
-        Ok(other @ (Done::NodeUp(_) | Done::Unused(_))) => Err(misfit(&other)),
+        Ok(other @ (Done::NodeUp(_) | Done::Barrier(_) | Done::Unused(_))) => Err(misfit(&other)),
         Err(Setback::Refused(refusal)) => Err(refusal),
         Err(Setback::NotLeader(_)) => Err(Refusal::Unavailable("the leader changed".to_owned())),
     }

@@ -1,6 +1,6 @@
 //! Blobs that no record refers to. A node sees by its own view which of its blobs
-//! seem unused; that view may be old, so before one goes the leader is asked, whose
-//! view then holds every task that was acknowledged before the question.
+//! seem unused; that view may be old, so before one goes the node waits until it has
+//! applied every task that was acknowledged before it asked itself.
 
 use std::time::Duration;
 
@@ -18,10 +18,11 @@ impl Kernel {
     /// Blobs of this node that have seemed unused for long enough.
     pub(crate) fn ask_unused(&mut self, now: Now, blobs: Vec<Digest>) {
         let errand = Errand::Unused(blobs);
-        self.begin(now, Origin::Own(Own::Collect), Target::Leader, errand, WITHIN);
+        let here = Target::Node(self.config.node);
+        self.begin(now, Origin::Own(Own::Collect), here, errand, WITHIN);
     }
 
-    /// What the leader says of them, once its view is recent enough.
+    /// Which of them no record refers to, once this node's view is recent enough.
     pub(crate) fn read_unused(&self, blobs: &[Digest]) -> Done {
         let unused = blobs.iter().filter(|blob| !self.view.refers_to(blob));
         Done::Unused(unused.copied().collect())
@@ -34,7 +35,7 @@ impl Kernel {
                     self.effects.push_back(Effect::DropBlobs(blobs));
                 }
             }
-            other @ (Ok(Done::Door(_) | Done::NodeUp(_)) | Err(_)) => {
+            other @ (Ok(Done::Door(_) | Done::NodeUp(_) | Done::Barrier(_)) | Err(_)) => {
                 tracing::debug!(?other, "nobody says which blobs are unused; they stay");
             }
         }

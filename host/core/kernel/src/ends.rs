@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_types::limits::REASON_BYTES_MAX;
 use quorate_types::text::clipped;
-use quorate_types::{Payload, Refusal, Reply, Request};
+use quorate_types::{GroupId, Payload, Refusal, Reply, Request};
 
 use crate::asks::{Origin, Own, Target};
 use crate::frame::{Done, Errand, Setback};
@@ -50,8 +50,12 @@ impl Kernel {
     }
 
     fn record_end(&mut self, now: Now, work: WorkId, request: Request) {
+        let Some(running) = self.home.works.get(work) else { return };
+        // A lease is of a task of this cluster.
+        let group = self.config.layout.of_task(running.lease.0).unwrap_or(GroupId::SYSTEM);
         let errand = Errand::Door(Box::new(request));
-        self.begin(now, Origin::Own(Own::Finish(work)), Target::Leader, errand, OWN_WITHIN);
+        let leader = Target::Leader(group);
+        self.begin(now, Origin::Own(Own::Finish(work)), leader, errand, OWN_WITHIN);
     }
 
     pub(crate) fn end_recorded(&mut self, now: Now, work: WorkId, result: Result<Done, Setback>) {

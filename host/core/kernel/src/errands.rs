@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use quorate_ledger::{NodeUp, Outcome, RetireAgent, ShardCommand, SystemCommand};
+use quorate_ledger::{Agent, NodeUp, Outcome, RetireAgent, ShardCommand, SystemCommand};
 use quorate_types::door::{AgentFilter, Consistency};
 use quorate_types::view::{AgentView, GroupView, MemberView, NodeView, TaskPage};
 use quorate_types::{
     AgentId, GroupId, Incarnation, LoadReading, NodeId, Refusal, Reply, Request, TaskId, Token,
 };
 
-use crate::asks::Origin;
+use crate::asks::{Origin, Target};
 use crate::frame::{Done, Errand, Setback};
 use crate::io::Now;
 use crate::kernel::Kernel;
@@ -38,62 +38,111 @@ impl Kernel {
     pub(crate) fn carry_out(&mut self, now: Now, id: u64) {
         let Some(ask) = self.asks.table.get(&id) else { return };
         let origin = ask.origin;
-        match ask.errand.clone() {
-            Errand::NodeUp { api, boot } => self.number_node(now, id, origin, api, boot),
-            Errand::Unused(_) => self.barrier_for(id),
-            Errand::Door(request) => self.carry_out_request(now, id, *request),
+        // What only a leader does is sent to leaders; a peer that does not know better is told.
+        let group = match ask.target {
+            Target::Leader(group) => Some(group),
+            Target::Node(_) => None,
+        };
+        match (ask.errand.clone(), group) {
+            (Errand::NodeUp { api, boot }, Some(group)) => {
+                self.number_node(now, (id, group), origin, api, boot);
+            }
+            (Errand::Barrier, Some(group)) => self.barrier_for(id, group),
+            (Errand::Unused(_), _) => self.read_fresh(id, self.config.layout.groups()),
+            (Errand::Door(request), Some(group)) => self.carry_out_as_leader(now, id, group, *request),
+            (Errand::Door(request), None) => self.carry_out_here(now, id, *request),
+            (Errand::NodeUp { .. } | Errand::Barrier, None) => {
+                self.finish(now, id, Err(Setback::NotLeader(None)));
+            }
         }
     }
 
-    fn number_node(&mut self, now: Now, id: u64, origin: Origin, api: Option<String>, boot: u64) {
+    fn number_node(
+        &mut self,
+        now: Now,
+        at: (u64, GroupId),
+        origin: Origin,
+        api: Option<String>,
+        boot: u64,
+    ) {
         let node = match origin {
             Origin::Peer(peer, _id) => peer,
             Origin::Door(_) | Origin::Own(_) => self.config.node,
         };
         let name =
             self.config.members.get(&node).map_or_else(|| node.to_string(), |m| m.name.clone());
-        self.propose_for(now, id, SystemCommand::NodeUp(NodeUp { node, name, api, boot }));
+        self.propose_for(now, at, SystemCommand::NodeUp(NodeUp { node, name, api, boot }));
     }
 
-    fn carry_out_request(&mut self, now: Now, id: u64, request: Request) {
+    /// What a group's leader does: most of it goes to the log.
+    fn carry_out_as_leader(&mut self, now: Now, id: u64, group: GroupId, request: Request) {
+        let at = (id, group);
         match request {
             Request::Submit(batch) => {
                 for submission in &batch {
                     let (node, trace) = (self.config.node, submission.spec.trace);
-                    tracing::debug!(%node, %trace, "submission proposed");
+                    tracing::debug!(%node, %group, %trace, "submission proposed");
                 }
-                self.propose_for(now, id, ShardCommand::Submit(batch));
+                self.propose_for(now, at, ShardCommand::Submit(batch));
             }
-            Request::Cancel(task) => self.propose_for(now, id, ShardCommand::Cancel(task)),
+            Request::Cancel(task) => self.propose_for(now, at, ShardCommand::Cancel(task)),
             Request::Complete(task, token, result) => {
-                self.propose_for(now, id, ShardCommand::Complete { task, token, result });
+                self.propose_for(now, at, ShardCommand::Complete { task, token, result });
             }
             Request::Fail(task, token, error, retry) => {
-                self.propose_for(now, id, ShardCommand::Fail { task, token, error, retry });
+                self.propose_for(now, at, ShardCommand::Fail { task, token, error, retry });
             }
             Request::Register(spec) => {
-                self.propose_for(now, id, SystemCommand::RegisterAgent(spec));
+                self.propose_for(now, at, SystemCommand::RegisterAgent(spec));
             }
             Request::Deregister(agent, incarnation) => {
                 let reason = "deregistered".to_owned();
                 let retire = RetireAgent { agent, incarnation, reason };
-                self.propose_for(now, id, SystemCommand::RetireAgent(retire));
-            }
-            Request::Task(_, consistency)
-            | Request::Tasks(_, consistency)
-            | Request::Agents(_, consistency)
-            | Request::Why(_, consistency)
-            | Request::Policies(consistency) => match consistency {
-                Consistency::Linearizable => self.barrier_for(id),
-                Consistency::Stale => self.answer_read(now, id, true),
-            },
-            Request::Beat(agent, incarnation, reading) => {
-                let result = self.beat(now, agent, incarnation, reading);
-                self.finish(now, id, result.map_or_else(refuse, |()| reply(Reply::Done)));
+                self.propose_for(now, at, SystemCommand::RetireAgent(retire));
             }
             Request::Renew(task, token) => {
-                let result = self.renew_lease(now, task, token);
+                let result = self.renew_lease(now, group, task, token);
                 self.finish(now, id, result.map_or_else(refuse, |ms| reply(Reply::Renewed(ms))));
+            }
+            Request::Beat(agent, incarnation, _reading) => {
+                self.renew_agents(now, &[(agent, incarnation)]);
+                self.finish(now, id, reply(Reply::Done));
+            }
+            Request::ApplyPolicy { slot, name, digest, force } => {
+                self.begin_swap(now, id, slot, name, digest, force);
+            }
+            here @ (Request::Task(..)
+            | Request::Tasks(..)
+            | Request::Agents(..)
+            | Request::Why(..)
+            | Request::Policies(_)
+            | Request::Take { .. }
+            | Request::Members
+            | Request::NodeStatus
+            | Request::Cluster
+            | Request::PreparePolicy { .. }) => self.carry_out_here(now, id, here),
+        }
+    }
+
+    /// What any node does from what it has.
+    fn carry_out_here(&mut self, now: Now, id: u64, request: Request) {
+        let layout = self.config.layout;
+        match request {
+            Request::Submit(batch) => self.part_submissions(now, id, batch),
+            Request::Task(task, consistency) | Request::Why(task, consistency) => {
+                match layout.of_task(task) {
+                    Some(group) => self.read(now, id, consistency, std::iter::once(group)),
+                    None => {
+                        self.finish(now, id, refuse(Refusal::NotFound(format!("task {task}"))));
+                    }
+                }
+            }
+            Request::Tasks(_, consistency) => self.read(now, id, consistency, layout.shards()),
+            Request::Agents(_, consistency) | Request::Policies(consistency) => {
+                self.read(now, id, consistency, layout.groups());
+            }
+            Request::Beat(agent, incarnation, reading) => {
+                self.beat(now, id, (agent, incarnation), reading, false);
             }
             Request::Take { agent, incarnation, max, wait_ms, holding } => {
                 let wait = Duration::from_millis(wait_ms);
@@ -109,10 +158,30 @@ impl Kernel {
                 self.finish(now, id, reply(Reply::Node(status)));
             }
             Request::Cluster => self.gather_status(now, id),
-            Request::ApplyPolicy { slot, name, digest, force } => {
-                self.begin_swap(now, id, slot, name, digest, force);
-            }
             Request::PreparePolicy { slot, digest } => self.prepare_for(now, id, &slot, digest),
+            Request::Cancel(_)
+            | Request::Complete(..)
+            | Request::Fail(..)
+            | Request::Register(_)
+            | Request::Deregister(..)
+            | Request::Renew(..)
+            | Request::ApplyPolicy { .. } => {
+                // A peer asked any node for what a leader does.
+                self.finish(now, id, Err(Setback::NotLeader(None)));
+            }
+        }
+    }
+
+    fn read(
+        &mut self,
+        now: Now,
+        id: u64,
+        consistency: Consistency,
+        groups: impl Iterator<Item = GroupId>,
+    ) {
+        match consistency {
+            Consistency::Linearizable => self.read_fresh(id, groups),
+            Consistency::Stale => self.answer_read(now, id, true),
         }
     }
 
@@ -138,7 +207,7 @@ impl Kernel {
         let request = match &ask.errand {
             Errand::Door(request) => request,
             Errand::Unused(blobs) => return self.finish(now, id, Ok(self.read_unused(blobs))),
-            Errand::NodeUp { .. } => unreachable!("a life is numbered by the log"),
+            Errand::NodeUp { .. } | Errand::Barrier => unreachable!("leaders answer these"),
         };
         let result = match request.as_ref() {
             Request::Task(task, _) => self.read_task(*task, stale),
@@ -149,10 +218,13 @@ impl Kernel {
             Request::Why(task, _) => self.read_why(*task),
             Request::Agents(filter, _) => reply(Reply::Agents(self.read_agents(filter))),
             Request::Policies(_) => reply(Reply::Policies(self.policy_views())),
+            Request::Beat(agent, incarnation, reading) => {
+                let (life, reading) = ((*agent, *incarnation), *reading);
+                return self.beat(now, id, life, reading, true);
+            }
             Request::Submit(_)
             | Request::Cancel(_)
             | Request::Register(_)
-            | Request::Beat(..)
             | Request::Deregister(..)
             | Request::Take { .. }
             | Request::Renew(..)
@@ -213,48 +285,70 @@ impl Kernel {
     }
 
     pub(crate) fn node_view(&self) -> NodeView {
-        let group = GroupView {
-            group: GroupId::SYSTEM,
-            leader: self.leadership.leader,
-            term: self.leadership.term,
-            voters: self.config.members.keys().copied().collect(),
-            applied_index: self.applied,
-            state_digest: self.view.digest(),
+        let group = |group: GroupId| {
+            let led = self.leadership.get(&group).copied().unwrap_or_default();
+            GroupView {
+                group,
+                leader: led.leader,
+                term: led.term,
+                voters: self.config.members.keys().copied().collect(),
+                applied_index: self.applied.get(&group).copied().unwrap_or_default(),
+                state_digest: self.view.group(group).map(|view| view.digest()).unwrap_or_default(),
+            }
         };
-        NodeView { node: self.config.node, groups: vec![group] }
+        NodeView { node: self.config.node, groups: self.config.layout.groups().map(group).collect() }
     }
 
+    /// An outside agent lives. `fresh` says that what is known here is recent enough.
     fn beat(
         &mut self,
         now: Now,
-        agent: AgentId,
-        incarnation: Incarnation,
+        id: u64,
+        (agent, incarnation): (AgentId, Incarnation),
         reading: Option<LoadReading>,
-    ) -> Result<(), Refusal> {
-        match self.view.agent(agent) {
-            None => return Err(Refusal::NotFound(format!("agent {agent}"))),
-            Some(record) if record.retired.is_some() || record.incarnation != incarnation => {
-                return Err(Refusal::Conflict(format!(
-                    "agent {agent} in life {incarnation} is no longer of record; register it again"
-                )));
+        fresh: bool,
+    ) {
+        let record = self.view.agent(agent);
+        let over = |record: &Agent| {
+            record.incarnation > incarnation
+                || record.incarnation == incarnation && record.retired.is_some()
+        };
+        match record {
+            Some(record) if record.incarnation == incarnation && !over(record) => {
+                if let Some(reading) = reading {
+                    self.members.publish_reading(agent, reading);
+                }
+                self.part_beat(now, id, agent, incarnation);
             }
-            Some(_record) => {}
+            // Its registration may not be applied here yet.
+            None if !fresh => self.read_fresh(id, std::iter::once(GroupId::SYSTEM)),
+            Some(record) if !fresh && !over(record) => {
+                self.read_fresh(id, std::iter::once(GroupId::SYSTEM));
+            }
+            None => self.finish(now, id, refuse(Refusal::NotFound(format!("agent {agent}")))),
+            Some(_over) => {
+                let why = format!(
+                    "agent {agent} in life {incarnation} is no longer of record; register it again"
+                );
+                self.finish(now, id, refuse(Refusal::Conflict(why)));
+            }
         }
-        self.renew_agents(now, &[(agent, incarnation)]);
-        if let Some(reading) = reading {
-            self.members.publish_reading(agent, reading);
-        }
-        Ok(())
     }
 
-    fn renew_lease(&mut self, now: Now, task: TaskId, token: Token) -> Result<u64, Refusal> {
+    fn renew_lease(
+        &mut self,
+        now: Now,
+        group: GroupId,
+        task: TaskId,
+        token: Token,
+    ) -> Result<u64, Refusal> {
         let lease =
             self.view.lease(task).filter(|lease| lease.token == token).ok_or_else(|| {
                 Refusal::Conflict(format!(
                     "lease {token} of task {task} has ended; take the task anew"
                 ))
             })?;
-        if let Some(leading) = &mut self.leading {
+        if let Some(leading) = self.leading.get_mut(&group) {
             leading.renew(now, &lease);
             leading.started(task, token);
         }

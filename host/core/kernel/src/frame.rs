@@ -5,7 +5,7 @@ use quorate_dispatch::Delivery;
 use quorate_types::limits::FRAME_BYTES_MAX;
 use quorate_types::view::CallSpec;
 use quorate_types::{
-    AgentId, CallId, Digest, Incarnation, Index, NodeId, Refusal, Reply, Request, TaskId, Token,
+    AgentId, CallId, Digest, GroupId, Incarnation, Index, NodeId, Refusal, Reply, Request, TaskId, Token,
     cbor,
 };
 use serde::de::DeserializeOwned;
@@ -28,7 +28,9 @@ pub(crate) enum Errand {
         /// Drawn when it started.
         boot: u64,
     },
-    /// Which of these blobs does no record refer to?
+    /// How far must a node have applied the group's log to know all that was acknowledged?
+    Barrier,
+    /// Which of these blobs does no record refer to? A node asks itself.
     Unused(Vec<Digest>),
 }
 
@@ -39,6 +41,8 @@ pub(crate) enum Done {
     Door(Box<Reply>),
     /// The life's number.
     NodeUp(Incarnation),
+    /// So far.
+    Barrier(Index),
     /// Those.
     Unused(Vec<Digest>),
 }
@@ -55,18 +59,18 @@ pub(crate) enum Setback {
 /// Lane `Control`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Control {
-    /// Do this.
-    Ask { id: u64, errand: Errand, within_ms: u64 },
+    /// Do this, as the leader of the group, where one is named, or as any node.
+    Ask { id: u64, group: Option<GroupId>, errand: Errand, within_ms: u64 },
     /// It is done, or not.
     Answer { id: u64, result: Result<Done, Setback> },
-    /// To the leader: these agents of mine live; renew their leases.
+    /// To a shard's leader: these agents of mine live; renew their leases.
     Alive(Vec<(AgentId, Incarnation)>),
-    /// To the leader: agents of mine have started these tasks, which have a start timeout. Told when
+    /// To a shard's leader: agents of mine have started these tasks, which have a start timeout. Told when
     /// it happens, and with each sign of life again, since a frame may be lost and a leader change.
     Started(Vec<(TaskId, Token)>),
-    /// To the leader: an outside agent of mine waits for this many leases beyond those that were
-    /// committed up to an index. Replaces every earlier offer of the agent.
-    Offer { agent: AgentId, incarnation: Incarnation, open: u32, as_of: Index },
+    /// To a shard's leader: an outside agent of mine waits for this many leases beyond those that
+    /// were committed up to these indices. Replaces every earlier offer of the agent.
+    Offer { agent: AgentId, incarnation: Incarnation, open: u32, as_of: Vec<(GroupId, Index)> },
 }
 
 /// Lane `Call`.

@@ -6,12 +6,13 @@
 //! ended (others held the node for dead), everything here is fenced: the work is
 //! dropped and a new life begins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use quorate_types::view::{LeaseGrant, LeaseView};
 use quorate_types::{
-    AgentId, AgentSpec, EventKind, Incarnation, Refusal, Reply, Request, TaskState, Time,
+    AgentId, AgentSpec, EventKind, GroupId, Incarnation, NodeId, Refusal, Reply, Request, TaskState,
+    Time,
 };
 
 use crate::asks::{Ask, Origin, Own, Target, misfit};
@@ -88,7 +89,8 @@ impl Kernel {
     /// Asks the log for this life's number.
     pub(crate) fn announce(&mut self, now: Now) {
         let errand = Errand::NodeUp { api: self.config.api.clone(), boot: self.home.boot };
-        self.begin(now, Origin::Own(Own::NodeUp), Target::Leader, errand, OWN_WITHIN);
+        let leader = Target::Leader(GroupId::SYSTEM);
+        self.begin(now, Origin::Own(Own::NodeUp), leader, errand, OWN_WITHIN);
     }
 
     fn register(&mut self, now: Now, at: usize) {
@@ -105,7 +107,8 @@ impl Kernel {
             hosted: true,
         };
         let errand = Errand::Door(Box::new(Request::Register(spec)));
-        self.begin(now, Origin::Own(Own::Register(at)), Target::Leader, errand, OWN_WITHIN);
+        let leader = Target::Leader(GroupId::SYSTEM);
+        self.begin(now, Origin::Own(Own::Register(at)), leader, errand, OWN_WITHIN);
     }
 
     /// An errand of this node's own ended.
@@ -119,7 +122,7 @@ impl Kernel {
         match own {
             Own::NodeUp => match result {
                 Ok(Done::NodeUp(incarnation)) => self.life_begins(now, incarnation),
-                Ok(other @ (Done::Door(_) | Done::Unused(_))) => {
+                Ok(other @ (Done::Door(_) | Done::Barrier(_) | Done::Unused(_))) => {
                     self.not_numbered(now, Setback::Refused(misfit(&other)));
                 }
                 Err(setback) => self.not_numbered(now, setback),
@@ -134,7 +137,7 @@ impl Kernel {
                     self.follow_lives();
                     self.reconcile_home(now);
                 }
-                Ok(other @ (Done::NodeUp(_) | Done::Unused(_))) => {
+                Ok(other @ (Done::NodeUp(_) | Done::Barrier(_) | Done::Unused(_))) => {
                     self.not_registered(now, at, Setback::Refused(misfit(&other)));
                 }
                 Err(setback) => self.not_registered(now, at, setback),
@@ -143,6 +146,8 @@ impl Kernel {
             Own::Prepare(swap) => self.peer_prepared(now, swap, ask.target, result),
             Own::Status(gathering) => self.status_gathered(now, gathering, result),
             Own::Collect => self.unused_answered(result),
+            Own::Barrier(group) => self.barrier_told(now, group, result),
+            Own::Share(of, share) => self.share_ended(now, of, share, result),
         }
     }
 
@@ -204,9 +209,9 @@ impl Kernel {
         self.announce(now);
     }
 
-    /// Entries were applied that told these events.
-    pub(crate) fn follow_leases(&mut self, now: Now, events: &[EventKind]) {
-        if self.is_life_over() {
+    /// Entries of a group were applied that told these events.
+    pub(crate) fn follow_leases(&mut self, now: Now, group: GroupId, events: &[EventKind]) {
+        if group == GroupId::SYSTEM && self.is_life_over() {
             self.life_ended(now);
         }
         let here = self.config.node;
@@ -353,7 +358,7 @@ impl Kernel {
         self.home.alive_at = now.mono + ALIVE_EVERY;
         let busy = self.home.residents.busy();
         if !busy.is_empty() {
-            self.tell_leader(now, Control::Alive(busy));
+            self.tell_leaders(now, &Control::Alive(busy));
         }
         let hosted = self.home.works.leases().map(|(lease, _work)| lease);
         let held: Vec<_> = hosted.chain(self.home.outside.delivered().copied()).collect();
@@ -372,25 +377,29 @@ impl Kernel {
     fn tell_starts(&mut self, now: Now) {
         let started = std::mem::take(&mut self.home.started);
         for some in started.chunks(STARTS_BATCH) {
-            self.tell_leader(now, Control::Started(some.to_vec()));
+            self.tell_leaders(now, &Control::Started(some.to_vec()));
         }
     }
 
-    pub(crate) fn tell_leader(&mut self, now: Now, frame: Control) {
-        match self.leadership.leader {
-            Some(node) if node == self.config.node => match frame {
-                Control::Alive(agents) => self.renew_agents(now, &agents),
-                Control::Started(leases) => self.stop_start_clocks(&leases),
+    /// Tells every node that leads a shard. Where no leader is known it is told again when one is.
+    pub(crate) fn tell_leaders(&mut self, now: Now, frame: &Control) {
+        let shards = self.config.layout.shards();
+        let leaders: BTreeSet<NodeId> = shards.filter_map(|shard| self.leader(shard)).collect();
+        for node in leaders {
+            if node != self.config.node {
+                self.send_control(node, frame);
+                continue;
+            }
+            match frame {
+                Control::Alive(agents) => self.renew_agents(now, agents),
+                Control::Started(leases) => self.stop_start_clocks(leases),
                 Control::Offer { agent, incarnation, open, as_of } => {
-                    self.take_offer(now, node, agent, incarnation, open, as_of);
+                    self.take_offer(now, *agent, *incarnation, *open, as_of);
                 }
                 Control::Ask { .. } | Control::Answer { .. } => {
                     unreachable!("asks have a table of their own")
                 }
-            },
-            Some(node) => self.send_control(node, &frame),
-            // Told again when a leader is known.
-            None => {}
+            }
         }
     }
 }

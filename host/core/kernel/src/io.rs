@@ -8,8 +8,8 @@ use bytes::Bytes;
 use quorate_ledger::{Ledger, Outcome};
 use quorate_types::view::{CallEvent, CallSpec};
 use quorate_types::{
-    CallId, CapabilitySet, Digest, EventKind, GroupId, Index, Lane, NodeId, Payload, Refusal,
-    Reply, Request, TaskId, Term, Time, TraceId, WireEvent,
+    CallId, CapabilitySet, Digest, EventKind, GroupId, Index, Lane, Layout, NodeId, Payload,
+    Refusal, Reply, Request, TaskId, Term, Time, TraceId, WireEvent,
 };
 
 /// Both clocks, read once for a step.
@@ -62,6 +62,8 @@ pub struct LocalAgent {
 pub struct KernelConfig {
     /// Which node.
     pub node: NodeId,
+    /// How the cluster's groups share its work; the same on every node, for good.
+    pub layout: Layout,
     /// Every member, this node included.
     pub members: BTreeMap<NodeId, MemberInfo>,
     /// Where this node's API listens, told to others.

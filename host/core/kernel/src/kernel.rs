@@ -1,17 +1,17 @@
 //! The kernel itself: its parts, and where each input goes.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_dispatch::{CallEffect, Calls, PolicyRef, PolicySource, Registry};
-use quorate_ledger::{Command, Ledger};
+use quorate_ledger::{Command, Ledger, Views};
 use quorate_membership::Membership;
 use quorate_types::rng::Rng;
 use quorate_types::{
-    AgentId, CallId, Digest, EventKind, Faults, GroupId, Index, Lane, NodeId, PolicyEpoch, Term,
-    Time, WireEvent,
+    AgentId, CallId, Digest, EventKind, GroupId, Index, Lane, NodeId, PolicyEpoch, Term, Time,
+    WireEvent,
 };
 
 use crate::asks::Asks;
@@ -20,12 +20,15 @@ use crate::home::Home;
 use crate::hosting::Hosting;
 use crate::io::{Effect, Input, KernelConfig, Now, Ticket};
 use crate::leading::Leading;
+use crate::offers::Offers;
+use crate::partings::Partings;
+use crate::reads::Reads;
 use crate::swap::Swaps;
 
 /// The policy that answers before any is activated: the default of DESIGN section 6.
 pub(crate) const POLICY_DEFAULT: &str = "peak-ewma";
 
-/// Who leads the group that carries both machines, as this node knows.
+/// Who leads a group, as this node knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Leadership {
     pub(crate) leader: Option<NodeId>,
@@ -36,9 +39,10 @@ pub(crate) struct Leadership {
 pub struct Kernel {
     pub(crate) config: KernelConfig,
     pub(crate) rng: Rng,
-    pub(crate) view: Arc<Ledger>,
-    pub(crate) applied: Index,
-    pub(crate) leadership: Leadership,
+    pub(crate) view: Views,
+    /// How far each group's log is applied here.
+    pub(crate) applied: BTreeMap<GroupId, Index>,
+    pub(crate) leadership: BTreeMap<GroupId, Leadership>,
     pub(crate) members: Membership,
     /// Peers that frames can be sent to.
     pub(crate) up: BTreeSet<NodeId>,
@@ -49,10 +53,16 @@ pub struct Kernel {
     pub(crate) readings_at: Time,
     pub(crate) calls: Calls,
     pub(crate) asks: Asks,
+    pub(crate) reads: Reads,
+    pub(crate) partings: Partings,
     pub(crate) home: Home,
     pub(crate) hosting: Hosting,
-    /// Present while this node leads.
-    pub(crate) leading: Option<Leading>,
+    /// The groups that this node leads.
+    pub(crate) leading: BTreeMap<GroupId, Leading>,
+    /// Proposals of its own as a leader, by the group that they went to.
+    pub(crate) proposing: BTreeMap<Ticket, GroupId>,
+    /// What agents wait with, told to whoever leads a shard.
+    pub(crate) offers: Offers,
     pub(crate) policy: PolicyRef,
     pub(crate) swaps: Swaps,
     pub(crate) source: Box<dyn PolicySource>,
@@ -65,7 +75,7 @@ impl std::fmt::Debug for Kernel {
         f.debug_struct("Kernel")
             .field("node", &self.config.node)
             .field("applied", &self.applied)
-            .field("leader", &self.leadership.leader)
+            .field("leadership", &self.leadership)
             .finish_non_exhaustive()
     }
 }
@@ -86,9 +96,9 @@ impl Kernel {
             home: Home::new(&config),
             hosting: Hosting::default(),
             rng,
-            view: Arc::new(Ledger::new(&Faults::none())),
-            applied: Index(0),
-            leadership: Leadership::default(),
+            view: Views::new(config.layout),
+            applied: BTreeMap::new(),
+            leadership: BTreeMap::new(),
             members,
             up: BTreeSet::new(),
             registry: Registry::default(),
@@ -96,7 +106,11 @@ impl Kernel {
             readings_changed: BTreeSet::new(),
             readings_at: Time::ZERO,
             asks: Asks::default(),
-            leading: None,
+            reads: Reads::default(),
+            partings: Partings::default(),
+            leading: BTreeMap::new(),
+            proposing: BTreeMap::new(),
+            offers: Offers::default(),
             policy,
             swaps: Swaps::default(),
             source,
@@ -123,8 +137,7 @@ impl Kernel {
                 self.applied(now, group, index, &events, view);
             }
             Input::Leadership { group, leader, term } => {
-                debug_assert_eq!(group, GroupId::SYSTEM, "one group carries both machines");
-                self.set_leadership(now, Leadership { leader, term });
+                self.set_leadership(now, group, Leadership { leader, term });
             }
             Input::Proposed(ticket, result) => self.proposed(now, ticket, result),
             Input::Barrier(ticket, result) => self.barrier_passed(now, ticket, result),
@@ -139,6 +152,7 @@ impl Kernel {
         self.refresh_registry(now);
         self.calls.tick(now.mono, &self.registry, self.source.as_ref());
         self.settle_asks(now);
+        self.settle_reads(now);
         self.settle_home(now);
         self.settle_swaps(now);
         self.settle_leading(now);
@@ -157,10 +171,11 @@ impl Kernel {
         [
             self.calls.poll_timeout(),
             self.asks.poll_timeout(),
+            self.reads.poll_timeout(),
             self.home.poll_timeout(),
             self.hosting.poll_timeout(),
             self.swaps.poll_timeout(),
-            self.leading.as_ref().and_then(Leading::poll_timeout),
+            self.leading.values().filter_map(Leading::poll_timeout).min(),
             self.members.poll_timeout(),
         ]
         .into_iter()
@@ -169,14 +184,16 @@ impl Kernel {
     }
 
     /// The state that this node has applied.
-    pub fn view(&self) -> &Arc<Ledger> {
+    pub fn view(&self) -> &Views {
         &self.view
     }
 
-    /// Whether requests can be served: a leader is known and this node has a numbered life.
+    /// Whether requests can be served: each group's leader is known and this node has a numbered
+    /// life.
     pub fn ready(&self) -> Result<(), String> {
-        if self.leadership.leader.is_none() {
-            return Err("no leader is known".to_owned());
+        if let Some(group) = self.config.layout.groups().find(|group| self.leader(*group).is_none())
+        {
+            return Err(format!("no leader of group {group} is known"));
         }
         if self.home.incarnation.is_none() {
             return Err("this node's life has not been numbered by the log yet".to_owned());
@@ -184,8 +201,12 @@ impl Kernel {
         Ok(())
     }
 
-    pub(crate) fn leads(&self) -> bool {
-        self.leadership.leader == Some(self.config.node)
+    pub(crate) fn leader(&self, group: GroupId) -> Option<NodeId> {
+        self.leadership.get(&group)?.leader
+    }
+
+    pub(crate) fn leads(&self, group: GroupId) -> bool {
+        self.leader(group) == Some(self.config.node)
     }
 
     pub(crate) fn ticket(&mut self) -> Ticket {
@@ -193,10 +214,15 @@ impl Kernel {
         Ticket(self.next_ticket)
     }
 
-    pub(crate) fn propose(&mut self, now: Now, command: impl Into<Command>) -> Ticket {
+    pub(crate) fn propose(
+        &mut self,
+        now: Now,
+        group: GroupId,
+        command: impl Into<Command>,
+    ) -> Ticket {
         let ticket = self.ticket();
-        let entry: Bytes = command.into().encode(self.stamped(now).wall);
-        self.effects.push_back(Effect::Propose(ticket, GroupId::SYSTEM, entry));
+        let entry: Bytes = command.into().encode(self.stamped(now, group).wall);
+        self.effects.push_back(Effect::Propose(ticket, group, entry));
         ticket
     }
 
@@ -216,30 +242,32 @@ impl Kernel {
         events: &[EventKind],
         view: Arc<Ledger>,
     ) {
-        debug_assert_eq!(group, GroupId::SYSTEM, "one group carries both machines");
-        assert!(index >= self.applied, "entries are applied in order");
-        self.view = view;
-        self.applied = index;
-        let agents_changed = events
-            .iter()
-            .any(|event| matches!(event, EventKind::AgentUp { .. } | EventKind::AgentDown { .. }));
-        // A snapshot tells no events.
-        self.registry_stale |= agents_changed || events.is_empty();
+        let before = self.applied.insert(group, index).unwrap_or(Index(0));
+        assert!(index >= before, "entries are applied in order");
+        self.view.set(group, view);
+        if group == GroupId::SYSTEM {
+            let agents_changed = events.iter().any(|event| {
+                matches!(event, EventKind::AgentUp { .. } | EventKind::AgentDown { .. })
+            });
+            // A snapshot tells no events.
+            self.registry_stale |= agents_changed || events.is_empty();
+        }
         self.follow_policy(now);
-        self.observe_as_leader(now, index, events);
-        self.follow_leases(now, events);
+        self.observe_as_leader(now, group, index, events);
+        self.follow_leases(now, group, events);
+        self.reads_applied(now, group);
     }
 
-    fn set_leadership(&mut self, now: Now, leadership: Leadership) {
-        if self.leadership == leadership {
+    fn set_leadership(&mut self, now: Now, group: GroupId, leadership: Leadership) {
+        let before = self.leadership.insert(group, leadership);
+        if before == Some(leadership) {
             return;
         }
-        let led = self.leads();
-        self.leadership = leadership;
-        if self.leads() && !led {
-            self.begin_leading(now);
-        } else if led && !self.leads() {
-            self.end_leading();
+        let led = before.is_some_and(|before| before.leader == Some(self.config.node));
+        if self.leads(group) && !led {
+            self.begin_leading(now, group);
+        } else if led && !self.leads(group) {
+            self.end_leading(group);
         }
         self.redirect_asks(now);
         self.home.tell_leader_again();
@@ -268,14 +296,14 @@ impl Kernel {
 
     fn control(&mut self, now: Now, from: NodeId, frame: Control) {
         match frame {
-            Control::Ask { id, errand, within_ms } => {
-                self.ask_from_peer(now, from, id, errand, within_ms);
+            Control::Ask { id, group, errand, within_ms } => {
+                self.ask_from_peer(now, from, (id, group), errand, within_ms);
             }
             Control::Answer { id, result } => self.answer_from_peer(now, from, id, result),
             Control::Alive(agents) => self.renew_agents(now, &agents),
             Control::Started(leases) => self.stop_start_clocks(&leases),
             Control::Offer { agent, incarnation, open, as_of } => {
-                self.take_offer(now, from, agent, incarnation, open, as_of);
+                self.take_offer(now, agent, incarnation, open, &as_of);
             }
         }
     }

@@ -1,6 +1,7 @@
-//! What only a leader does, and forgets when it leads no more: it keeps the clock
-//! of every lease, proposes the verdicts that heartbeats and membership call for,
-//! and takes what the system machine decided into the shard.
+//! What only a group's leader does, and forgets when it leads no more. The leader of
+//! the system group proposes what membership calls for. The leader of a shard keeps
+//! the clock of every lease, proposes the verdicts that heartbeats call for, gives
+//! the leases, and takes what the system machine decided into the shard.
 //!
 //! A lease's clock is in the leader's memory: heartbeats never enter the log, only
 //! the verdict that one is overdue does. A task with a start timeout has a second
@@ -18,11 +19,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate_ledger::{Ledger, NodeDown, Outcome, ShardCommand, SystemCommand};
+use quorate_ledger::{Ledger, NodeDown, Outcome, ShardCommand, SystemCommand, Views};
 use quorate_types::clocks::Clocks;
 use quorate_types::view::LeaseView;
 use quorate_types::{
-    AgentId, EventKind, Incarnation, Index, NodeId, TaskId, TaskState, Time, Token,
+    AgentId, EventKind, GroupId, Incarnation, Index, NodeId, Role, TaskId, TaskState, Time, Token,
 };
 
 use crate::io::{LogSetback, Now, Ticket};
@@ -49,7 +50,7 @@ enum Proposal {
     Sweep,
 }
 
-/// A leader's memory.
+/// A leader's memory of one group.
 #[derive(Debug, Default)]
 pub(crate) struct Leading {
     /// Ledger time as it was last seen ahead of expectation, and the monotonic time of that.
@@ -62,11 +63,12 @@ pub(crate) struct Leading {
     runs: Clocks<LeaseKey>,
     proposals: BTreeMap<Ticket, Proposal>,
     adopting: bool,
+    /// The system machine may have decided something that the shard has not adopted.
+    adopt_stale: bool,
     sweeping: bool,
     burying: BTreeMap<NodeId, Time>,
     /// Until then nothing is proposed.
     rest: Option<Time>,
-    pub(crate) offers: Offers,
     pub(crate) placement: Placement,
     /// Leases given since this node began to lead.
     pub(crate) assigned: u64,
@@ -101,14 +103,15 @@ impl Leading {
     }
 
     /// A lease was given, or this node has begun to lead while it runs.
-    fn start_clocks(&mut self, now: Now, lease: &LeaseView, view: &Ledger) {
+    fn start_clocks(&mut self, now: Now, lease: &LeaseView, view: &Views) {
         self.renew(now, lease);
         let Some(timeouts) = view.timeouts(lease.task) else { return };
         let after = |ms: u64| now.mono + Duration::from_millis(ms);
         if let Some(ms) = timeouts.start_ms {
             self.starts.set((lease.task, lease.token), after(ms));
         }
-        let outside = view.agent(lease.agent).is_some_and(|agent| !agent.spec.hosted);
+        // One that the system group's state here does not show yet is held to its time as well.
+        let outside = view.agent(lease.agent).is_none_or(|agent| !agent.spec.hosted);
         if let Some(ms) = timeouts.run_ms.filter(|_ms| outside) {
             self.runs.set((lease.task, lease.token), after(ms));
         }
@@ -121,127 +124,192 @@ impl Leading {
 }
 
 impl Kernel {
-    pub(crate) fn begin_leading(&mut self, now: Now) {
-        tracing::info!(node = %self.config.node, term = %self.leadership.term, "leading");
-        let mut leading = Leading::default();
-        leading.see(now, self.view.time());
+    pub(crate) fn begin_leading(&mut self, now: Now, group: GroupId) {
+        let term = self.leadership.get(&group).map(|led| led.term).unwrap_or_default();
+        tracing::info!(node = %self.config.node, %group, %term, "leading");
+        let mut leading = Leading { adopt_stale: true, ..Leading::default() };
         // What can be given away is looked at once, even if no entry follows.
         leading.placement.stale = true;
-        for lease in self.view.leases() {
-            leading.start_clocks(now, &lease, &self.view);
+        if let Some(view) = self.view.group(group) {
+            leading.see(now, view.time());
+            for lease in view.leases() {
+                leading.start_clocks(now, &lease, &self.view);
+            }
         }
-        self.leading = Some(leading);
+        self.leading.insert(group, leading);
     }
 
-    /// The time that a leader stamps into entries and compares ledger times with.
-    pub(crate) fn stamped(&self, now: Now) -> Now {
-        let expected = self.leading.as_ref().map_or(now.wall, |leading| leading.expected(now));
+    /// The time that a group's leader stamps into entries and compares ledger times with.
+    pub(crate) fn stamped(&self, now: Now, group: GroupId) -> Now {
+        let expected = self.leading.get(&group).map_or(now.wall, |leading| leading.expected(now));
         Now { wall: now.wall.max(expected), ..now }
     }
 
-    pub(crate) fn end_leading(&mut self) {
-        tracing::info!(node = %self.config.node, term = %self.leadership.term, "leading no more");
-        self.leading = None;
-        self.forget_swaps();
-    }
-
-    /// Follows leases as entries give and end them.
-    pub(crate) fn observe_as_leader(&mut self, now: Now, index: Index, events: &[EventKind]) {
-        let Some(leading) = &mut self.leading else { return };
-        leading.see(now, self.view.time());
-        leading.placement.stale = true;
-        for event in events {
-            let EventKind::Task { task, state, agent, .. } = event else { continue };
-            let leases = (*task, Token(0))..=(*task, Token(u64::MAX));
-            for clocks in [&mut leading.terms, &mut leading.starts, &mut leading.runs] {
-                clocks.stop_range(leases.clone());
-            }
-            if *state == TaskState::Leased {
-                if let Some(lease) = self.view.lease(*task) {
-                    leading.start_clocks(now, &lease, &self.view);
-                }
-                leading.assigned += 1;
-                if let Some(agent) = agent {
-                    leading.offers.granted(*agent, index);
-                }
-            }
-            leading.placement.observe(now, *task, *state);
+    pub(crate) fn end_leading(&mut self, group: GroupId) {
+        tracing::info!(node = %self.config.node, %group, "leading no more");
+        self.leading.remove(&group);
+        if self.leading.is_empty() {
+            self.offers = Offers::default();
+        }
+        if group == GroupId::SYSTEM {
+            self.forget_swaps();
         }
     }
 
+    /// Follows leases as entries of any group give and end them.
+    pub(crate) fn observe_as_leader(
+        &mut self,
+        now: Now,
+        group: GroupId,
+        index: Index,
+        events: &[EventKind],
+    ) {
+        // A snapshot tells no events.
+        let decided = group == GroupId::SYSTEM
+            && (events.is_empty()
+                || events.iter().any(|event| match event {
+                    EventKind::AgentUp { .. }
+                    | EventKind::AgentDown { .. }
+                    | EventKind::Policy { .. } => true,
+                    EventKind::Task { .. } => false,
+                }));
+        for leading in self.leading.values_mut() {
+            // An agent may have a slot free, another shard less to do, the system another word.
+            leading.placement.stale = true;
+            leading.adopt_stale |= decided;
+        }
+        if self.leading.is_empty() {
+            return;
+        }
+        for event in events {
+            let EventKind::Task { task, state, agent, .. } = event else { continue };
+            if *state == TaskState::Leased
+                && let Some(agent) = agent
+            {
+                self.offers.granted(*agent, (group, index));
+            }
+            self.follow_lease(now, group, *task, *state);
+        }
+        if let Some(leading) = self.leading.get_mut(&group)
+            && let Some(view) = self.view.group(group)
+        {
+            leading.see(now, view.time());
+        }
+    }
+
+    fn follow_lease(&mut self, now: Now, group: GroupId, task: TaskId, state: TaskState) {
+        let Some(leading) = self.leading.get_mut(&group) else { return };
+        let leases = (task, Token(0))..=(task, Token(u64::MAX));
+        for clocks in [&mut leading.terms, &mut leading.starts, &mut leading.runs] {
+            clocks.stop_range(leases.clone());
+        }
+        if state == TaskState::Leased {
+            if let Some(lease) = self.view.lease(task) {
+                leading.start_clocks(now, &lease, &self.view);
+            }
+            leading.assigned += 1;
+        }
+        leading.placement.observe(now, task, state);
+    }
+
     pub(crate) fn renew_agents(&mut self, now: Now, agents: &[(AgentId, Incarnation)]) {
-        let Some(leading) = &mut self.leading else { return };
-        for (agent, incarnation) in agents {
-            for lease in self.view.leases_of(*agent) {
-                if lease.incarnation == *incarnation {
-                    leading.renew(now, &lease);
+        for (group, leading) in &mut self.leading {
+            let Some(view) = self.view.group(*group) else { continue };
+            for (agent, incarnation) in agents {
+                for lease in view.leases_of(*agent) {
+                    if lease.incarnation == *incarnation {
+                        leading.renew(now, &lease);
+                    }
                 }
             }
         }
     }
 
     pub(crate) fn stop_start_clocks(&mut self, leases: &[(TaskId, Token)]) {
-        let Some(leading) = &mut self.leading else { return };
         for (task, token) in leases {
-            leading.started(*task, *token);
+            let group = self.config.layout.of_task(*task);
+            if let Some(leading) = group.and_then(|group| self.leading.get_mut(&group)) {
+                leading.started(*task, *token);
+            }
         }
     }
 
     pub(crate) fn take_offer(
         &mut self,
         now: Now,
-        _from: NodeId,
         agent: AgentId,
         incarnation: Incarnation,
         open: u32,
-        as_of: Index,
+        as_of: &[(GroupId, Index)],
     ) {
-        let Some(leading) = &mut self.leading else { return };
-        leading.offers.take(now.mono, agent, (incarnation, open), as_of);
-        leading.placement.stale = true;
+        if self.leading.is_empty() {
+            return;
+        }
+        self.offers.take(now.mono, agent, (incarnation, open), as_of);
+        self.placements_stale();
+    }
+
+    /// What was looked at may have changed in every shard.
+    pub(crate) fn placements_stale(&mut self) {
+        for leading in self.leading.values_mut() {
+            leading.placement.stale = true;
+        }
     }
 
     pub(crate) fn settle_leading(&mut self, now: Now) {
-        let now = self.stamped(now);
-        let Some(leading) = &mut self.leading else { return };
-        if leading.rest.is_some_and(|until| until > now.mono) {
-            return;
+        self.offers.expire(now.mono);
+        let groups: Vec<GroupId> = self.leading.keys().copied().collect();
+        for group in groups {
+            let now = self.stamped(now, group);
+            let Some(leading) = self.leading.get_mut(&group) else { continue };
+            if leading.rest.is_some_and(|until| until > now.mono) {
+                continue;
+            }
+            leading.rest = None;
+            let role = self.config.layout.role(group);
+            if role != Role::Shard {
+                self.bury(now, group);
+            }
+            if role != Role::System {
+                self.adopt(now, group);
+                self.expire(now, group);
+                self.sweep(now, group);
+                self.place(now, group);
+            }
         }
-        leading.rest = None;
-        self.adopt(now);
-        self.bury(now);
-        self.expire(now);
-        self.sweep(now);
-        self.place(now);
     }
 
     fn propose_as_leader(
         &mut self,
         now: Now,
+        group: GroupId,
         command: impl Into<quorate_ledger::Command>,
         proposal: Proposal,
     ) {
-        let ticket = self.propose(now, command);
-        if let Some(leading) = &mut self.leading {
+        let ticket = self.propose(now, group, command);
+        if let Some(leading) = self.leading.get_mut(&group) {
             leading.proposals.insert(ticket, proposal);
+            self.proposing.insert(ticket, group);
         }
     }
 
-    fn adopt(&mut self, now: Now) {
-        if self.leading.as_ref().is_none_or(|leading| leading.adopting) {
+    fn adopt(&mut self, now: Now, group: GroupId) {
+        let Some(leading) = self.leading.get_mut(&group) else { return };
+        if leading.adopting || !leading.adopt_stale {
             return;
         }
-        // One at a time: the next look at the view shows what is still to be adopted.
-        if let Some(command) = self.view.pending_adoptions().into_iter().next() {
-            if let Some(leading) = &mut self.leading {
-                leading.adopting = true;
-            }
-            self.propose_as_leader(now, command, Proposal::Adopt);
+        let Some(shard) = self.view.group(group) else { return };
+        // One at a time: the next look shows what is still to be adopted.
+        if let Some(command) = Ledger::adoptions(self.view.system(), shard).into_iter().next() {
+            leading.adopting = true;
+            self.propose_as_leader(now, group, command, Proposal::Adopt);
+        } else {
+            leading.adopt_stale = false;
         }
     }
 
     /// Nodes that membership holds to be down and the ledger does not.
-    fn bury(&mut self, now: Now) {
+    fn bury(&mut self, now: Now, group: GroupId) {
         let dead: Vec<(NodeId, Incarnation)> = self
             .view
             .nodes()
@@ -249,53 +317,53 @@ impl Kernel {
             .filter(|node| self.is_down(node.id))
             .map(|node| (node.id, node.incarnation))
             .collect();
-        let Some(leading) = &mut self.leading else { return };
+        let Some(leading) = self.leading.get_mut(&group) else { return };
         leading.burying.retain(|node, _again| dead.iter().any(|(id, _life)| id == node));
         for (node, incarnation) in dead {
-            let Some(leading) = &mut self.leading else { return };
+            let Some(leading) = self.leading.get_mut(&group) else { return };
             if leading.burying.get(&node).is_some_and(|again| *again > now.mono) {
                 continue;
             }
             leading.burying.insert(node, now.mono + PROPOSE_AGAIN);
             let reason = format!("node {node} is down");
             let command = SystemCommand::NodeDown(NodeDown { node, incarnation, reason });
-            self.propose_as_leader(now, command, Proposal::NodeDown(node));
+            self.propose_as_leader(now, group, command, Proposal::NodeDown(node));
         }
     }
 
-    fn expire(&mut self, now: Now) {
-        let Some(leading) = &mut self.leading else { return };
-        leading.offers.expire(now.mono);
+    fn expire(&mut self, now: Now, group: GroupId) {
+        let Some(leading) = self.leading.get_mut(&group) else { return };
         // Looked at again if the verdict is not committed meanwhile.
         let again = now.mono + PROPOSE_AGAIN;
         let silent = leading.terms.run_out(now.mono, again, EXPIRED_BATCH);
         let idle = leading.starts.run_out(now.mono, again, EXPIRED_BATCH);
         let long = leading.runs.run_out(now.mono, again, EXPIRED_BATCH);
-        self.take_back(now, silent, "no sign of life from its agent for the lease's term");
-        self.take_back(now, idle, "its agent did not start it within its start timeout");
-        self.take_back(now, long, "the attempt ran longer than its run timeout");
+        self.take_back(now, group, silent, "no sign of life from its agent for the lease's term");
+        self.take_back(now, group, idle, "its agent did not start it within its start timeout");
+        self.take_back(now, group, long, "the attempt ran longer than its run timeout");
     }
 
-    fn take_back(&mut self, now: Now, leases: Vec<(TaskId, Token)>, reason: &str) {
+    fn take_back(&mut self, now: Now, group: GroupId, leases: Vec<LeaseKey>, reason: &str) {
         if !leases.is_empty() {
             let command = ShardCommand::Expire { leases, reason: reason.to_owned() };
-            self.propose_as_leader(now, command, Proposal::Expire);
+            self.propose_as_leader(now, group, command, Proposal::Expire);
         }
     }
 
-    fn sweep(&mut self, now: Now) {
-        let due = self.view.next_due().is_some_and(|time| time <= now.wall);
-        let Some(leading) = &mut self.leading else { return };
+    fn sweep(&mut self, now: Now, group: GroupId) {
+        let due = self.view.group(group).and_then(|view| view.next_due());
+        let due = due.is_some_and(|time| time <= now.wall);
+        let Some(leading) = self.leading.get_mut(&group) else { return };
         if due && !leading.sweeping {
             leading.sweeping = true;
-            self.propose_as_leader(now, ShardCommand::Sweep, Proposal::Sweep);
+            self.propose_as_leader(now, group, ShardCommand::Sweep, Proposal::Sweep);
         }
     }
 
-    fn place(&mut self, now: Now) {
-        for placed in self.place_ready(now) {
+    fn place(&mut self, now: Now, group: GroupId) {
+        for placed in self.place_ready(now, group) {
             let command = ShardCommand::Assign(placed.assignments.clone());
-            self.propose_as_leader(now, command, Proposal::Assign(placed));
+            self.propose_as_leader(now, group, command, Proposal::Assign(placed));
         }
     }
 
@@ -305,7 +373,8 @@ impl Kernel {
         ticket: Ticket,
         result: Result<(Index, Outcome), LogSetback>,
     ) {
-        let Some(leading) = &mut self.leading else { return };
+        let Some(group) = self.proposing.remove(&ticket) else { return };
+        let Some(leading) = self.leading.get_mut(&group) else { return };
         let Some(proposal) = leading.proposals.remove(&ticket) else { return };
         if let Err(setback) = &result {
             tracing::debug!(?proposal, ?setback, "a leader's proposal came to nothing");

@@ -41,7 +41,9 @@ mod leading;
 mod offers;
 mod outside;
 mod placement;
+mod partings;
 mod presence;
+mod reads;
 mod residents;
 mod swap;
 #[cfg(test)]

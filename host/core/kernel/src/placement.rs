@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use quorate_dispatch::router::Pick;
 use quorate_dispatch::{Candidate, Choice, Pool, PoolId, Pools};
-use quorate_ledger::{Assignment, Ledger, Unassigned};
+use quorate_ledger::{Agent, Assignment, Ledger, Unassigned};
 use quorate_policy::Outcome;
-use quorate_types::{AgentId, PolicyEpoch, TaskId, TaskState, Time, Token, Wanted};
+use quorate_types::{AgentId, GroupId, PolicyEpoch, TaskId, TaskState, Time, Token, Wanted};
 
 use crate::io::Now;
 use crate::kernel::Kernel;
@@ -22,6 +22,9 @@ use crate::kernel::Kernel;
 const ASSIGN_BATCH: usize = 256;
 /// Assignments on their way to the log; beyond it the log, not the policy, is what tasks wait for.
 const UNDER_WAY_MAX: usize = 1024;
+
+/// Free slots are left to another shard's turn for so long, while work waits here.
+const YIELD_FOR: Duration = Duration::from_millis(50);
 
 /// A decision on its way to the log.
 #[derive(Debug)]
@@ -50,6 +53,8 @@ pub(crate) struct Placement {
     /// Picks whose leases run, to be observed when they end.
     open: BTreeMap<TaskId, (Token, Open)>,
     wake: Option<Time>,
+    /// Since when tasks wait although slots are free that are another shard's turn.
+    yielding: Option<Time>,
     /// Something was applied, offered or reached since the last round: what it left may go now.
     pub(crate) stale: bool,
 }
@@ -190,9 +195,10 @@ impl Placement {
 }
 
 impl Kernel {
-    /// Decides for every task that can be given away now.
-    pub(crate) fn place_ready(&mut self, now: Now) -> Vec<Placed> {
-        let Some(leading) = &mut self.leading else { return Vec::new() };
+    /// Decides for every task of a shard that can be given away now.
+    pub(crate) fn place_ready(&mut self, now: Now, group: GroupId) -> Vec<Placed> {
+        let Some(shard) = self.view.group(group).cloned() else { return Vec::new() };
+        let Some(leading) = self.leading.get_mut(&group) else { return Vec::new() };
         let placement = &mut leading.placement;
         if placement.epoch != self.policy.epoch {
             placement.set_policy(self.policy.epoch);
@@ -202,32 +208,61 @@ impl Kernel {
             return Vec::new();
         }
         // Before any return: a time that has come and stays would have the node asked for ever.
-        placement.wake = self
-            .view
+        placement.wake = shard
             .next_ready(now.wall)
             .map(|at| now.mono + at.since(now.wall).max(Duration::from_millis(1)));
-        let adopted = self.view.adopted_epoch(quorate_ledger::SLOT_BALANCER);
-        if adopted != self.policy.epoch {
+        if shard.adopted_epoch(quorate_ledger::SLOT_BALANCER) != self.policy.epoch {
             // The shard has not adopted what the system activated, or this node not yet followed.
             // What is ready stays so until then.
             return Vec::new();
         }
         placement.stale = false;
-        let waiting: Vec<Arc<Wanted>> = self.view.wanted(now.wall).cloned().collect();
-        waiting.into_iter().filter_map(|wanted| self.place_set(now, wanted)).collect()
+        let impatient = placement.yielding.is_some_and(|since| since + YIELD_FOR <= now.mono);
+        let turns = if impatient { Turns::default() } else { self.turns(now, group) };
+        let waiting: Vec<Arc<Wanted>> = shard.wanted(now.wall).cloned().collect();
+        let mut round = Round { now, group, shard, turns, yielded: false };
+        let placed: Vec<Placed> =
+            waiting.into_iter().filter_map(|wanted| self.place_set(&mut round, wanted)).collect();
+        self.note_yield(&round, placed.is_empty());
+        placed
     }
 
-    fn place_set(&mut self, now: Now, wanted: Arc<Wanted>) -> Option<Placed> {
-        let mut free = self.free_slots(&wanted);
+    /// Work waits although another shard's turn leaves slots free: looked at again before long, for
+    /// that shard may not know of them, or have nobody who leads it.
+    fn note_yield(&mut self, round: &Round, idle: bool) {
+        let Some(leading) = self.leading.get_mut(&round.group) else { return };
+        let placement = &mut leading.placement;
+        if !(round.yielded && idle) {
+            placement.yielding = None;
+            return;
+        }
+        let since = *placement.yielding.get_or_insert(round.now.mono);
+        let again = (since + YIELD_FOR).max(round.now.mono + Duration::from_millis(1));
+        placement.wake = Some(placement.wake.map_or(again, |wake| wake.min(again)));
+    }
+
+    /// What the other shards have ready.
+    fn turns(&self, now: Now, group: GroupId) -> Turns {
+        let others = self.view.shards().filter(|shard| shard.group() != group);
+        let ready = others.map(|shard| {
+            let wanted: Vec<Arc<Wanted>> = shard.wanted(now.wall).cloned().collect();
+            (shard.group(), wanted)
+        });
+        Turns { group, others: ready.filter(|(_group, wanted)| !wanted.is_empty()).collect() }
+    }
+
+    fn place_set(&mut self, round: &mut Round, wanted: Arc<Wanted>) -> Option<Placed> {
+        let now = round.now;
+        let mut free = self.free_slots(round, &wanted);
         if free.slots == 0 {
             return None;
         }
-        let leading = self.leading.as_mut()?;
+        let leading = self.leading.get_mut(&round.group)?;
         let under_way = leading.placement.under_way.len();
         let room = ASSIGN_BATCH.min(UNDER_WAY_MAX.saturating_sub(under_way));
         let limit = room.min(free.slots);
         // Tasks under way still count as ready in the view, so look past them.
-        let ready = self.view.ready_tasks(&wanted, now.wall, limit + under_way);
+        let ready = round.shard.ready_tasks(&wanted, now.wall, limit + under_way);
         let tasks: Vec<TaskId> = ready
             .into_iter()
             .map(|(task, _priority)| task)
@@ -253,7 +288,7 @@ impl Kernel {
                 fallback: choice.pick.fallback,
                 candidates: choice.candidates,
                 reading: choice.reading,
-                term_ms: term_of(&self.view, task, self.config.lease_term),
+                term_ms: term_of(&round.shard, task, self.config.lease_term),
             });
             placed.picks.push(choice.pick);
         }
@@ -285,29 +320,82 @@ impl Kernel {
         }
     }
 
-    /// Agents that could be given such work, and how many slots each has free.
-    fn free_slots(&self, wanted: &Wanted) -> Free {
+    /// Agents that could be given such work, and how many slots each has free for this shard.
+    fn free_slots(&self, round: &mut Round, wanted: &Wanted) -> Free {
         let mut free = Free::default();
-        let Some(leading) = &self.leading else { return free };
         for agent in self.view.agents_for(wanted) {
-            let lives = self.view.assignable(agent.id) == Some(agent.incarnation);
+            let lives = round.shard.assignable(agent.id) == Some(agent.incarnation);
             if !lives || !self.is_reachable(agent.spec.node) {
                 continue;
             }
-            let promised = leading.placement.promised.get(&agent.id).copied().unwrap_or(0);
             let held = u32::try_from(self.view.leases_count(agent.id)).unwrap_or(u32::MAX);
             let open = if agent.spec.hosted {
                 agent.spec.slots.saturating_sub(held)
             } else {
-                leading.offers.left(agent.id, agent.incarnation)
+                self.offers.left(agent.id, agent.incarnation)
             };
-            let slots = open.saturating_sub(promised);
-            if slots > 0 {
-                free.add(self.candidate(agent), slots);
+            let slots = open.saturating_sub(self.promised(agent.id));
+            let share = round.turns.share(agent, slots, || self.view.given(agent.id));
+            round.yielded |= share < slots;
+            if share > 0 {
+                free.add(self.candidate(agent), share);
             }
         }
         free
     }
+
+    /// Slots that decisions on their way to a log will take, over the shards that this node leads.
+    fn promised(&self, agent: AgentId) -> u32 {
+        let promised = self.leading.values();
+        promised.map(|leading| leading.placement.promised.get(&agent).copied().unwrap_or(0)).sum()
+    }
+}
+
+/// One look at what a shard has ready.
+struct Round {
+    now: Now,
+    group: GroupId,
+    shard: Arc<Ledger>,
+    turns: Turns,
+    /// Slots were left to other shards.
+    yielded: bool,
+}
+
+/// Whose turn it is to give an agent work, where several shards have some for it.
+///
+/// The leaders of the shards do not speak with one another before they take a slot. Each sees the
+/// leases of all shards, if a moment late; so they take turns by the number of leases that the
+/// agent was ever given, and agree but for that moment. Where they do not, an agent is given one
+/// lease more than it has slots, or a slot stays free until the next look.
+#[derive(Debug, Default)]
+struct Turns {
+    group: GroupId,
+    /// What other shards have ready.
+    others: Vec<(GroupId, Vec<Arc<Wanted>>)>,
+}
+
+impl Turns {
+    /// How many of an agent's free slots are for this shard.
+    fn share(&self, agent: &Agent, slots: u32, given: impl FnOnce() -> u64) -> u32 {
+        let ready = |wanted: &[Arc<Wanted>]| wanted.iter().any(|wanted| agent.spec.serves(wanted));
+        let others = self.others.iter().filter(|(_group, wanted)| ready(wanted));
+        let others: Vec<GroupId> = others.map(|(group, _wanted)| *group).collect();
+        if others.is_empty() || slots == 0 {
+            return slots;
+        }
+        let before = others.iter().filter(|other| **other < self.group).count();
+        let shards = u64::try_from(others.len() + 1).unwrap_or(u64::MAX);
+        let own = u64::try_from(before).unwrap_or(0);
+        turns_of(agent.id.0.wrapping_add(given()), u64::from(slots), own, shards)
+    }
+}
+
+/// How many of the slots 0..`slots` are the turn of shard `own` of `shards`, where slot j is the turn
+/// of shard (first + j) mod `shards`.
+fn turns_of(first: u64, slots: u64, own: u64, shards: u64) -> u32 {
+    let until_own = (own + shards - first % shards) % shards;
+    let count = (slots + shards - 1).saturating_sub(until_own) / shards;
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 fn term_of(view: &Ledger, task: TaskId, default: Duration) -> u64 {
@@ -317,6 +405,18 @@ fn term_of(view: &Ledger, task: TaskId, default: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn each_slot_is_one_shards_turn() {
+        for (shards, slots, first) in [(2, 1, 0), (2, 1, 1), (3, 7, 5), (4, 3, 9), (2, 6, 3)] {
+            let each: Vec<u32> =
+                (0..shards).map(|own| super::turns_of(first, slots, own, shards)).collect();
+            let counted = (0..shards).map(|own| {
+                u32::try_from((0..slots).filter(|j| (first + j) % shards == own).count())
+            });
+            assert_eq!(Ok(each), counted.collect(), "{shards} shards, {slots} slots, {first}");
+        }
+    }
+
     use quorate_dispatch::{NativeSource, PolicyRef, PolicySource};
     use quorate_types::{Incarnation, LoadReading, NodeId};
 

@@ -36,7 +36,7 @@ impl Kernel {
         self.members.peer_up(now.mono, peer);
         self.redirect_asks(now);
         self.catch_up_with_peer(now);
-        if self.leadership.leader == Some(peer) {
+        if self.leadership.values().any(|led| led.leader == Some(peer)) {
             self.home.tell_leader_again();
         }
     }
@@ -85,9 +85,7 @@ impl Kernel {
     /// Other nodes than before may be given work.
     fn reachability_changed(&mut self) {
         self.registry_stale = true;
-        if let Some(leading) = &mut self.leading {
-            leading.placement.stale = true;
-        }
+        self.placements_stale();
     }
 
     pub(crate) fn is_down(&self, node: NodeId) -> bool {

@@ -1,8 +1,8 @@
 //! Policies as the log activates them.
 //!
 //! A swap: every live member fetches, checks and compiles the component (*prepare*);
-//! one entry activates it; the shard adopts the epoch with another entry, and from
-//! that index on every assignment carries it. A member that reports *not ready*
+//! one entry of the system group activates it; each shard adopts the epoch with
+//! another entry, and from that index on every assignment there carries it. A member that reports *not ready*
 //! blocks with its reason unless forced; one that is down never blocks, and catches
 //! up when it applies the entry. Where the component cannot be had then, since no
 //! peer is up yet that has it, it is prepared again until it can.
@@ -13,7 +13,7 @@ use std::time::Duration;
 use quorate_dispatch::PolicyRef;
 use quorate_ledger::{Activate, SLOT_BALANCER, SystemCommand};
 use quorate_types::view::{NodeView, PolicyView};
-use quorate_types::{Digest, NodeId, PolicyEpoch, Refusal, Reply, Request, Time};
+use quorate_types::{Digest, GroupId, NodeId, PolicyEpoch, Refusal, Reply, Request, Time};
 
 use crate::asks::{Origin, Own, Target};
 use crate::frame::{Done, Errand, Setback};
@@ -234,11 +234,13 @@ impl Kernel {
                 world: WORLD_BALANCER.to_owned(),
                 config: bytes::Bytes::new(),
             };
-            self.propose_for(now, ask, SystemCommand::ActivatePolicy(activate));
+            let at = (ask, GroupId::SYSTEM);
+            self.propose_for(now, at, SystemCommand::ActivatePolicy(activate));
         }
     }
 
-    /// The log activated what a swap of this leader asked for; adoption is still to come.
+    /// The log activated what a swap of this leader asked for; adoption is still to come. The
+    /// swap has ended when this node has applied it in every shard.
     pub(crate) fn swap_activated(&mut self, now: Now, ask: u64, epoch: PolicyEpoch) {
         if let Some(swap) = self.swaps.swaps.get_mut(&ask) {
             swap.activated = Some(epoch);
@@ -266,12 +268,11 @@ impl Kernel {
         }
     }
 
-    /// Follows the shard's adopted policy.
+    /// Follows the policy that the system group has activated. A shard gives no lease by it until it
+    /// has adopted it.
     pub(crate) fn follow_policy(&mut self, now: Now) {
-        let adopted = self.view.adopted_epoch(SLOT_BALANCER);
-        if adopted != self.policy.epoch
-            && let Some(policy) = self.view.policy(SLOT_BALANCER)
-            && policy.epoch == adopted
+        if let Some(policy) = self.view.policy(SLOT_BALANCER)
+            && policy.epoch != self.policy.epoch
         {
             let policy = PolicyRef {
                 name: policy.name.clone(),
@@ -279,7 +280,7 @@ impl Kernel {
                 epoch: policy.epoch,
                 config: policy.config.to_vec(),
             };
-            tracing::info!(policy = policy.name, epoch = %policy.epoch, index = %self.applied, "policy adopted");
+            tracing::info!(policy = policy.name, epoch = %policy.epoch, "policy activated");
             self.swaps.behind = None;
             if !self.source.ready(&policy.digest) {
                 self.prepare(policy.digest, Cause::CatchUp);
@@ -291,7 +292,7 @@ impl Kernel {
 
     fn use_policy(&mut self, policy: PolicyRef) {
         self.calls.set_policy(policy.clone());
-        if let Some(leading) = &mut self.leading {
+        for leading in self.leading.values_mut() {
             leading.placement.set_policy(policy.epoch);
         }
         self.policy = policy;

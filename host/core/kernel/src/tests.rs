@@ -4,8 +4,10 @@ mod blobs;
 mod ends;
 mod lives;
 mod outside;
+mod shards;
 mod swaps;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use quorate_types::door::Consistency;
 use quorate_types::view::{CallEvent, CallSpec, LeaseGrant};
 use quorate_types::{
     AgentId, AgentSpec, CallId, CapabilitySet, Digest, Faults, GroupId, Incarnation, Index, Lane,
-    NodeId, Payload, Refusal, Reply, Request, Submission, TaskId, TaskSpec, TaskState, Term, Time,
+    Layout, NodeId, Payload, Refusal, Reply, Request, Submission, TaskId, TaskSpec, TaskState, Term, Time,
     Timeouts, TraceId,
 };
 
@@ -32,8 +34,8 @@ const WITHIN: Duration = Duration::from_secs(5);
 /// A kernel that leads a cluster of one, with what came out of it.
 struct One {
     kernel: Kernel,
-    ledger: Ledger,
-    index: u64,
+    /// Each group's, and the index of its last entry.
+    ledgers: BTreeMap<GroupId, (Ledger, u64)>,
     now: Time,
     next_ask: u64,
     answers: Vec<(AskId, Result<Reply, Refusal>)>,
@@ -68,6 +70,10 @@ impl One {
 
     /// A kernel that follows no leader yet, in a cluster of these members.
     fn made(agents: &[(&str, &str)], members: &[NodeId]) -> Self {
+        Self::laid_out(Layout::ONE, agents, members)
+    }
+
+    fn laid_out(layout: Layout, agents: &[(&str, &str)], members: &[NodeId]) -> Self {
         let info = MemberInfo { name: "one".into(), peer: "p".into(), address: "a".into() };
         let agents = agents.iter().map(|(namespace, capability)| LocalAgent {
             name: format!("{capability}-agent"),
@@ -77,6 +83,7 @@ impl One {
         });
         let config = KernelConfig {
             node: NODE,
+            layout,
             members: members.iter().map(|node| (*node, info.clone())).collect(),
             api: None,
             boot: 1,
@@ -87,8 +94,10 @@ impl One {
         let now = Time::from_millis(1_000);
         Self {
             kernel: Kernel::new(config, Box::new(NativeSource), Now { mono: now, wall: now }),
-            ledger: Ledger::new(&Faults::none()),
-            index: 0,
+            ledgers: layout
+                .groups()
+                .map(|group| (group, (Ledger::of(layout, group, &Faults::none()), 0)))
+                .collect(),
             now,
             next_ask: 0,
             answers: Vec::new(),
@@ -108,9 +117,21 @@ impl One {
         Now { mono: self.now, wall: self.now }
     }
 
+    /// The ledger of the system group, which in most tests is the only one.
+    fn ledger(&self) -> &Ledger {
+        &self.ledgers[&GroupId::SYSTEM].0
+    }
+
+    fn index(&self, group: GroupId) -> u64 {
+        self.ledgers[&group].1
+    }
+
     fn lead(&mut self, leads: bool) {
         let leader = leads.then_some(NODE);
-        self.give(Input::Leadership { group: GroupId::SYSTEM, leader, term: Term(1) });
+        let groups: Vec<GroupId> = self.ledgers.keys().copied().collect();
+        for group in groups {
+            self.give(Input::Leadership { group, leader, term: Term(1) });
+        }
     }
 
     /// Gives an input and carries out all that comes of it.
@@ -136,8 +157,9 @@ impl One {
                 Effect::Propose(ticket, group, entry) => {
                     inputs.extend(self.commit(ticket, group, &entry));
                 }
-                Effect::Barrier(ticket, _group) => {
-                    inputs.push(Input::Barrier(ticket, Ok(Index(self.index))));
+                Effect::Barrier(ticket, group) => {
+                    let (_ledger, index) = &self.ledgers[&group];
+                    inputs.push(Input::Barrier(ticket, Ok(Index(*index))));
                 }
                 Effect::Answer(id, result) => self.answers.push((id, result)),
                 Effect::Tell(_call, event) => self.told.push(event),
@@ -167,10 +189,11 @@ impl One {
     }
 
     fn commit(&mut self, ticket: Ticket, group: GroupId, entry: &[u8]) -> [Input; 2] {
-        self.index += 1;
-        let index = Index(self.index);
-        let applied = self.ledger.apply(index, entry).expect("a known entry");
-        let view = Arc::new(self.ledger.clone());
+        let (ledger, last) = self.ledgers.get_mut(&group).expect("a group of the layout");
+        *last += 1;
+        let index = Index(*last);
+        let applied = ledger.apply(index, entry).expect("a known entry");
+        let view = Arc::new(ledger.clone());
         let outcome = applied.outcome;
         let events = if self.mute { Vec::new() } else { applied.events };
         [
@@ -345,14 +368,14 @@ fn heartbeats_keep_a_lease_alive_without_an_entry_in_the_log() {
     let poll = one.take(worker, 1_000);
     let task = one.submit("echo");
     assert_eq!(one.leases(poll).len(), 1);
-    let before = one.index;
+    let before = one.index(GroupId::SYSTEM);
     for _ in 0..5 {
         one.pass(TERM / 2);
         let Reply::Done = one.reply(Request::Beat(worker.0, worker.1, None)) else {
             panic!("a heartbeat is taken");
         };
     }
-    assert_eq!(one.index, before);
+    assert_eq!(one.index(GroupId::SYSTEM), before);
     assert_eq!(one.state(task), TaskState::Leased);
 }
 
@@ -381,7 +404,7 @@ fn a_task_that_is_leased_and_not_started_goes_back_as_a_lost_attempt() {
         one.pass(Duration::from_millis(120));
     }
     assert_eq!(one.state(task), TaskState::Queued, "heartbeats of its agent start nothing");
-    let view = one.ledger.task(task).expect("a record");
+    let view = one.ledger().task(task).expect("a record");
     assert_eq!((view.attempts, view.failures), (1, 0), "the attempt is lost, and no failure");
     let Reply::Why(why) = one.reply(Request::Why(task, Consistency::Linearizable)) else {
         panic!("asked why")
@@ -407,7 +430,7 @@ fn a_task_that_was_started_in_time_is_left_alone() {
     one.pass(Duration::from_secs(1));
     let both = [hosted, taken].map(|task| one.state(task));
     assert_eq!(both, [TaskState::Leased; 2], "a new leader is told what has started");
-    let attempts = [hosted, taken].map(|task| one.ledger.task(task).map(|view| view.attempts));
+    let attempts = [hosted, taken].map(|task| one.ledger().task(task).map(|view| view.attempts));
     assert_eq!(attempts, [Some(1); 2], "and nothing was begun twice");
 }
 
@@ -501,7 +524,7 @@ fn call(capability: &str) -> CallSpec {
 #[test]
 fn a_call_is_answered_by_an_agent_and_leaves_no_trace_in_the_log() {
     let mut one = One::with_agents(&["search"]);
-    let before = one.index;
+    let before = one.index(GroupId::SYSTEM);
     one.give(Input::Call { id: CallId(1), spec: Box::new(call("search")) });
     let (work, order) = one.work.pop().expect("work was handed over");
     assert_eq!((order.task, order.input), (None, Payload::Inline("ask".into())));
@@ -509,7 +532,7 @@ fn a_call_is_answered_by_an_agent_and_leaves_no_trace_in_the_log() {
     assert_eq!(one.told.len(), 2, "{:?}", one.told);
     assert_eq!(one.told[0], Ok(CallEvent::Chunk("reply".into())));
     assert!(matches!(one.told[1], Ok(CallEvent::Done { attempts: 1, .. })));
-    assert_eq!(one.index, before);
+    assert_eq!(one.index(GroupId::SYSTEM), before);
 }
 
 #[test]

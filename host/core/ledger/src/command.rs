@@ -5,7 +5,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use quorate_types::{
-    AgentId, AgentSpec, Digest, Incarnation, LoadReading, NodeId, Payload, PolicyEpoch, Submission,
+    AgentId, AgentSpec, Digest, Incarnation, Index, LoadReading, NodeId, Payload, PolicyEpoch, Submission,
     TaskId, Token,
 };
 
@@ -85,7 +85,13 @@ pub enum ShardCommand {
     /// The owner wants it no more.
     Cancel(TaskId),
     /// Record these agents' lives as the system machine has them: `Outcome::Requeued`.
-    AdoptAgents(Vec<AgentAdoption>),
+    AdoptAgents {
+        /// The system group's index that they were read at. What was read before a record that the
+        /// shard has already is passed over: it would bring back the dead, or forget the living.
+        from: Index,
+        /// The lives.
+        agents: Vec<AgentAdoption>,
+    },
     /// Record this slot's policy as the system machine has it.
     AdoptPolicy(PolicyAdoption),
     /// End what is past its time and forget what was kept long enough: `Outcome::Swept`.

@@ -5,9 +5,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use quorate_types::{Payload, TaskId, Time, Token, cbor};
+use quorate_types::{Index, Payload, TaskId, Time, Token, cbor};
 
-use crate::command::{Command, ShardCommand, SystemCommand};
+use crate::command::{AgentAdoption, Command, ShardCommand, SystemCommand};
 use crate::outcome::ApplyError;
 
 const HEADER_BYTES: usize = 12;
@@ -76,7 +76,10 @@ impl Command {
                 ShardCommand::Expire { leases, reason }.into()
             }
             kind::CANCEL => ShardCommand::Cancel(read(kind, body)?).into(),
-            kind::ADOPT_AGENTS => ShardCommand::AdoptAgents(read(kind, body)?).into(),
+            kind::ADOPT_AGENTS => {
+                let (from, agents) = read::<(Index, Vec<AgentAdoption>)>(kind, body)?;
+                ShardCommand::AdoptAgents { from, agents }.into()
+            }
             kind::ADOPT_POLICY => ShardCommand::AdoptPolicy(read(kind, body)?).into(),
             kind::SWEEP => {
                 read::<()>(kind, body)?;
@@ -111,7 +114,7 @@ fn encode_shard(command: &ShardCommand, at: Time) -> Bytes {
         }
         ShardCommand::Expire { leases, reason } => write(kind::EXPIRE, at, &(leases, reason)),
         ShardCommand::Cancel(task) => write(kind::CANCEL, at, task),
-        ShardCommand::AdoptAgents(adoptions) => write(kind::ADOPT_AGENTS, at, adoptions),
+        ShardCommand::AdoptAgents { from, agents } => write(kind::ADOPT_AGENTS, at, &(from, agents)),
         ShardCommand::AdoptPolicy(adoption) => write(kind::ADOPT_POLICY, at, adoption),
         ShardCommand::Sweep => write(kind::SWEEP, at, &()),
     }

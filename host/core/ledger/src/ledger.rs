@@ -1,9 +1,7 @@
-//! The replicated state of a group that carries both machines: entries in, outcomes
-//! and events out.
+//! The replicated state of one group: entries in, outcomes and events out. It has
+//! both machines; which of them its entries may speak to is the group's role.
 
-use imbl::OrdSet;
-
-use quorate_types::{AgentId, Digest, Faults, Index, Time};
+use quorate_types::{AgentId, Digest, Faults, GroupId, Index, Layout, Role, Time};
 
 use crate::bounds::{ADOPTIONS_MAX, Bounds, FEATURE_LEVEL_KNOWN};
 use crate::command::{
@@ -11,8 +9,8 @@ use crate::command::{
 };
 use crate::outcome::{Applied, ApplyError};
 use crate::set_hash::{Mark, SetHash};
-use crate::shard::{Adopted, Moment, Shard};
-use crate::system::{Effects, System};
+use crate::shard::{Moment, Shard};
+use crate::system::System;
 
 /// The slot whose epoch every assignment carries.
 pub const SLOT_BALANCER: &str = "balancer";
@@ -24,23 +22,28 @@ pub struct Ledger {
     pub(crate) time: Time,
     pub(crate) system: System,
     pub(crate) shard: Shard,
-    /// Agents of which system and shard do not think alike; derived.
-    pub(crate) unadopted: OrdSet<AgentId>,
+    role: Role,
 }
 
 impl Ledger {
-    /// The state before the first entry.
+    /// The state before the first entry, in a cluster of one group.
     pub fn new(faults: &Faults) -> Self {
-        Self::with_bounds(faults, Bounds::default())
+        Self::of(Layout::ONE, GroupId::SYSTEM, faults)
     }
 
-    pub(crate) fn with_bounds(faults: &Faults, bounds: Bounds) -> Self {
+    /// The state of this group before its first entry.
+    pub fn of(layout: Layout, group: GroupId, faults: &Faults) -> Self {
+        let role = layout.role(group);
+        Self { role, ..Self::with_bounds(group, faults, Bounds::default()) }
+    }
+
+    pub(crate) fn with_bounds(group: GroupId, faults: &Faults, bounds: Bounds) -> Self {
         Self {
             index: Index(0),
             time: Time::ZERO,
             system: System::new(bounds),
-            shard: Shard::new(faults, bounds),
-            unadopted: OrdSet::new(),
+            shard: Shard::new(group, faults, bounds),
+            role: Role::Both,
         }
     }
 
@@ -58,6 +61,7 @@ impl Ledger {
         {
             return Err(ApplyError::Level { raised, known: FEATURE_LEVEL_KNOWN });
         }
+        self.admit(&command)?;
         self.index = index;
         self.advance(stamp);
         let at = Moment { now: self.time, index };
@@ -67,22 +71,25 @@ impl Ledger {
         })
     }
 
+    /// Whether this group carries the machine that a command is for.
+    fn admit(&self, command: &Command) -> Result<(), ApplyError> {
+        match (self.role, command) {
+            (Role::Both, _) | (Role::System, Command::System(_)) | (Role::Shard, Command::Shard(_)) => {
+                Ok(())
+            }
+            (role @ (Role::System | Role::Shard), _) => Err(ApplyError::Role { role }),
+        }
+    }
+
     fn apply_system(&mut self, at: Moment, command: SystemCommand) -> Applied {
-        let mut effects = Effects::default();
-        let outcome = self.system.apply(at, command, &mut effects);
-        effects.touched.iter().for_each(|agent| self.compare(*agent));
-        Applied { outcome, events: effects.events }
+        let mut events = Vec::new();
+        let outcome = self.system.apply(at, command, &mut events);
+        Applied { outcome, events }
     }
 
     fn apply_shard(&mut self, at: Moment, command: ShardCommand) -> Applied {
-        let touched: Vec<AgentId> = if let ShardCommand::AdoptAgents(adoptions) = &command {
-            adoptions.iter().map(|adoption| adoption.agent).collect()
-        } else {
-            Vec::new()
-        };
         let mut events = Vec::new();
         let outcome = self.shard.apply(at, command, &mut events);
-        touched.into_iter().for_each(|agent| self.compare(agent));
         Applied { outcome, events }
     }
 
@@ -93,6 +100,11 @@ impl Ledger {
             self.time = stamp;
             self.shard.follow(stamp);
         }
+    }
+
+    /// The group whose state this is.
+    pub const fn group(&self) -> GroupId {
+        self.shard.group
     }
 
     /// The last entry applied.
@@ -123,22 +135,30 @@ impl Ledger {
     fn digest_with(&self, system: SetHash, shard: SetHash) -> Digest {
         let mut sum = system;
         sum.join(shard);
-        sum.add(Mark::of("ledger", &(self.index, self.time)));
+        sum.add(Mark::of("ledger", &(self.group(), self.index, self.time)));
         sum.digest()
     }
 
-    /// What the shard must yet adopt from the system machine; empty most of the time. Whoever
-    /// leads proposes these until they are gone. The whole may take more than one round: one
-    /// entry carries a bounded number of agents.
-    pub fn pending_adoptions(&self) -> Vec<ShardCommand> {
+    /// What a shard must yet adopt of what the system machine has decided; nothing most of the time.
+    /// Whoever leads the shard proposes these until there are none. The whole may take more than one
+    /// round: one entry carries a bounded number of agents. A state of the system machine from
+    /// before what the shard has recorded gives none. Looks at every agent.
+    pub fn adoptions(system: &Self, shard: &Self) -> Vec<ShardCommand> {
+        let from = system.index;
+        let (system, shard) = (&system.system, &shard.shard);
         let mut commands = Vec::new();
-        let agents = self.unadopted.iter().take(ADOPTIONS_MAX);
-        let agents: Vec<_> = agents.filter_map(|agent| self.adoption(*agent)).collect();
-        if !agents.is_empty() {
-            commands.push(ShardCommand::AdoptAgents(agents));
+        if from < shard.counters.adopted_from {
+            return commands;
         }
-        let newer = self.system.policies.values();
-        let newer = newer.filter(|policy| policy.epoch > self.shard.adopted_epoch(&policy.slot));
+        let lost = shard.agents.keys().filter(|agent| !system.agents.contains_key(*agent));
+        let agents = system.agents.keys().chain(lost);
+        let agents = agents.filter_map(|agent| adoption(system, shard, *agent));
+        let agents: Vec<_> = agents.take(ADOPTIONS_MAX).collect();
+        if !agents.is_empty() {
+            commands.push(ShardCommand::AdoptAgents { from, agents });
+        }
+        let newer = system.policies.values();
+        let newer = newer.filter(|policy| policy.epoch > shard.adopted_epoch(&policy.slot));
         commands.extend(newer.map(|policy| {
             ShardCommand::AdoptPolicy(PolicyAdoption {
                 slot: policy.slot.clone(),
@@ -148,41 +168,26 @@ impl Ledger {
         }));
         commands
     }
+}
 
-    /// What the shard must record of an agent, where it has not.
-    fn adoption(&self, id: AgentId) -> Option<AgentAdoption> {
-        let recorded = self.shard.agents.get(&id);
-        let Some(agent) = self.system.agents.get(&id) else {
-            return recorded.map(|recorded| AgentAdoption {
-                agent: id,
-                incarnation: recorded.incarnation,
-                standing: Standing::Forgotten,
-                reason: "its agent is no longer of record".to_owned(),
-            });
-        };
-        let (live, incarnation) = (agent.retired.is_none(), agent.incarnation);
-        if recorded == Some(&Adopted { agent: id, incarnation, live }) {
-            return None;
-        }
-        let (standing, reason) = match &agent.retired {
-            Some(retired) => (Standing::Retired, retired.reason.clone()),
-            None => (Standing::Live, "its agent registered again".to_owned()),
-        };
-        Some(AgentAdoption { agent: id, incarnation, standing, reason })
+/// What a shard must record of an agent, where it has not.
+fn adoption(system: &System, shard: &Shard, id: AgentId) -> Option<AgentAdoption> {
+    let recorded = shard.agents.get(&id);
+    let Some(agent) = system.agents.get(&id) else {
+        return recorded.map(|recorded| AgentAdoption {
+            agent: id,
+            incarnation: recorded.incarnation,
+            standing: Standing::Forgotten,
+            reason: "its agent is no longer of record".to_owned(),
+        });
+    };
+    let (live, incarnation) = (agent.retired.is_none(), agent.incarnation);
+    if recorded.is_some_and(|recorded| (recorded.incarnation, recorded.live) == (incarnation, live)) {
+        return None;
     }
-
-    fn compare(&mut self, agent: AgentId) {
-        if self.adoption(agent).is_some() {
-            self.unadopted.insert(agent);
-        } else {
-            self.unadopted.remove(&agent);
-        }
-    }
-
-    /// Compares every agent, in a ledger whose records were put back.
-    pub(crate) fn find_unadopted(&mut self) {
-        let known: Vec<AgentId> =
-            self.system.agents.keys().chain(self.shard.agents.keys()).copied().collect();
-        known.into_iter().for_each(|agent| self.compare(agent));
-    }
+    let (standing, reason) = match &agent.retired {
+        Some(retired) => (Standing::Retired, retired.reason.clone()),
+        None => (Standing::Live, "its agent registered again".to_owned()),
+    };
+    Some(AgentAdoption { agent: id, incarnation, standing, reason })
 }

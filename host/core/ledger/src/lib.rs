@@ -26,6 +26,7 @@ mod set_hash;
 mod shard;
 mod snapshot;
 mod system;
+mod views;
 
 #[cfg(test)]
 mod tests;
@@ -38,3 +39,4 @@ pub use command::{
 pub use ledger::{Ledger, SLOT_BALANCER};
 pub use outcome::{Applied, ApplyError, Outcome, RestoreError, Unassigned};
 pub use system::{Agent, Node, Policy, Retired};
+pub use views::Views;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use quorate_types::view::Submitted;
 use quorate_types::{
-    AgentId, EventKind, Incarnation, Index, PolicyEpoch, Refusal, TaskState, Time, Token,
+    AgentId, EventKind, GroupId, Incarnation, Index, PolicyEpoch, Refusal, Role, TaskState, Time, Token,
 };
 
 /// The answer to whoever proposed.
@@ -111,6 +111,12 @@ pub enum ApplyError {
         /// The entry given.
         got: Index,
     },
+    /// A command for a machine that this group does not carry.
+    #[error("the entry speaks to a machine that this group, a {role:?} one, does not carry")]
+    Role {
+        /// What the group carries.
+        role: Role,
+    },
     /// The cluster has agreed on commands that this program does not know.
     #[error("the cluster is at feature level {raised}, this node knows {known}; update it")]
     Level {
@@ -124,6 +130,14 @@ pub enum ApplyError {
 /// Why a snapshot could not be restored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RestoreError {
+    /// It is another group's.
+    #[error("the snapshot is of group {found}, and this is group {wanted}")]
+    Group {
+        /// Whose it is.
+        found: GroupId,
+        /// Whose it should be.
+        wanted: GroupId,
+    },
     /// Shorter than its header.
     #[error("a snapshot of {0} bytes has no header")]
     Short(usize),

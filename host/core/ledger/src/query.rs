@@ -5,18 +5,17 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use quorate_types::door::{AgentFilter, TaskFilter};
+use quorate_types::door::TaskFilter;
 use quorate_types::limits::{FRAME_BYTES_MAX, INLINE_BYTES_MAX};
 use quorate_types::task::NAMESPACE_DEFAULT;
-use quorate_types::view::{AgentView, LeaseGrant, LeaseView, PolicyView, TaskPage, TaskView, Why};
+use quorate_types::view::{LeaseGrant, LeaseView, TaskPage, TaskView};
 use quorate_types::{
-    AgentId, CapabilitySet, Digest, GroupId, Incarnation, NodeId, PolicyEpoch, Refusal, TaskId,
+    AgentId, Digest, Incarnation, NodeId, PolicyEpoch, TaskId,
     TaskState, Time, Timeouts, TraceId, Wanted, cbor,
 };
 
 use crate::ledger::{Ledger, SLOT_BALANCER};
-use crate::record::{Stage, Task};
-use crate::shard::{Places, SHARD};
+use crate::shard::Places;
 use crate::system::{Agent, Node, Policy};
 
 /// Tasks on a page, at most.
@@ -47,86 +46,40 @@ impl Ledger {
 
     /// Whether a task of this id once was, and its record is no longer kept.
     pub fn was_forgotten(&self, id: TaskId) -> bool {
-        id.shard() == SHARD && self.shard.numbered(id) && self.shard.task(id).is_none()
+        self.shard.numbered(id) && self.shard.task(id).is_none()
     }
 
-    /// A task's routing history.
-    pub fn why(&self, id: TaskId) -> Option<Why> {
-        let task = self.shard.task(id)?;
-        Some(Why {
-            task: id,
-            trace: task.spec.trace,
-            waits: self.waits(task),
-            decisions: task.decisions.clone(),
-        })
-    }
-
-    fn waits(&self, task: &Task) -> Option<String> {
-        let from = task.ready_from()?;
-        if from > self.time {
-            let until = from.since(self.time).as_millis();
-            return Some(match task.stage {
-                Stage::Retrying { .. } => format!("its next attempt is due in {until} ms"),
-                Stage::Queued
-                | Stage::Leased(_)
-                | Stage::Completed { .. }
-                | Stage::DeadLetter { .. }
-                | Stage::Cancelled { .. } => format!("it may not start for another {until} ms"),
-            });
-        }
-        Some(match self.agents_for(&task.wanted).count() {
-            0 => self.nobody_serves(&task.wanted),
-            able => format!("agents that could take it: {able}; it waits for one with a free slot"),
-        })
-    }
-
-    fn nobody_serves(&self, wanted: &Wanted) -> String {
-        let elsewhere =
-            self.agents().filter(|agent| agent.spec.capabilities.covers(&wanted.capabilities));
-        match elsewhere.count() {
-            0 => format!("no agent that lives has {wanted}"),
-            others => format!(
-                "no agent that lives has {wanted}; agents of other namespaces that have them, and \
-                 serve only their own: {others}"
-            ),
-        }
-    }
-
-    /// Some tasks, in order of their ids. A page may be short, even empty, and have a cursor.
-    ///
-    /// # Errors
-    /// `Invalid` for a cursor that no page gave.
-    pub fn tasks(&self, filter: &TaskFilter) -> Result<TaskPage, Refusal> {
-        let namespace = match filter.namespace.as_str() {
-            "" => NAMESPACE_DEFAULT,
-            named => named,
-        };
-        let after = filter.cursor.as_deref().map(str::parse::<TaskId>).transpose();
-        let after = after.map_err(|error| Refusal::Invalid(format!("the cursor: {error}")))?;
-        let limit = usize::try_from(filter.limit).unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX);
-        let mut page = TaskPage { counts: self.counts(namespace), ..TaskPage::default() };
-        let mut ids = self.shard.places.ids(namespace, filter.state, after).peekable();
-        let mut bytes = 0;
-        for _scanned in 0..SCAN_MAX {
-            let Some(id) = ids.next() else { break };
+    /// Adds tasks of this shard to a page, in order of their ids; false once the page is full.
+    pub(crate) fn fill_page(
+        &self,
+        filter: &TaskFilter,
+        after: Option<TaskId>,
+        room: &mut Room,
+        page: &mut TaskPage,
+    ) -> bool {
+        let namespace = namespace_of(filter);
+        for id in self.shard.places.ids(namespace, filter.state, after) {
+            if room.tasks == 0 || room.scans == 0 {
+                return false;
+            }
+            room.scans -= 1;
             let wanted = self
                 .shard
                 .task(id)
                 .filter(|task| filter.queue.as_ref().is_none_or(|queue| *queue == task.spec.queue));
             if let Some(view) = wanted.map(|task| task.view()) {
-                bytes += cbor::encode(&view).len();
-                if bytes > PAGE_BYTES_MAX && !page.tasks.is_empty() {
+                let bytes = cbor::encode(&view).len();
+                if bytes > room.bytes && !page.tasks.is_empty() {
                     // The cursor is that of the record before.
-                    break;
+                    return false;
                 }
+                room.bytes = room.bytes.saturating_sub(bytes);
+                room.tasks -= 1;
                 page.tasks.push(view);
             }
-            page.cursor = ids.peek().map(|_more| id.to_string());
-            if page.tasks.len() == limit {
-                break;
-            }
+            page.cursor = Some(id.to_string());
         }
-        Ok(page)
+        true
     }
 
     /// Tasks by state in a namespace; states that no task is in are left out.
@@ -143,11 +96,30 @@ impl Ledger {
         self.shard.places.census.keys().map(Arc::as_ref)
     }
 
-    /// Whether some record refers to this blob.
+    /// Whether some record of this group refers to this blob.
     pub fn refers_to(&self, blob: &Digest) -> bool {
         self.shard.places.blobs.contains_key(blob)
             || self.system.policies.values().any(|policy| policy.digest == *blob)
     }
+}
+
+/// What a page has room for yet.
+pub(crate) struct Room {
+    pub(crate) tasks: usize,
+    pub(crate) bytes: usize,
+    pub(crate) scans: usize,
+}
+
+impl Room {
+    pub(crate) fn of(filter: &TaskFilter) -> Self {
+        let tasks = usize::try_from(filter.limit).unwrap_or(PAGE_MAX).clamp(1, PAGE_MAX);
+        Self { tasks, bytes: PAGE_BYTES_MAX, scans: SCAN_MAX }
+    }
+}
+
+/// The namespace that is listed.
+pub(crate) fn namespace_of(filter: &TaskFilter) -> &str {
+    if filter.namespace.is_empty() { NAMESPACE_DEFAULT } else { &filter.namespace }
 }
 
 /// What the leader must do next.
@@ -237,23 +209,6 @@ impl Ledger {
         self.agents().filter(|agent| agent.spec.serves(wanted))
     }
 
-    /// Agents that live, as the doors show them; `reading` is left empty.
-    pub fn agent_views(&self, filter: &AgentFilter) -> Vec<AgentView> {
-        let wanted = CapabilitySet::from(filter.capabilities.clone());
-        let shown = self.agents().filter(|agent| {
-            filter.namespace.as_ref().is_none_or(|named| *named == agent.spec.namespace)
-                && agent.spec.capabilities.covers(&wanted)
-        });
-        let views = shown.map(|agent| AgentView {
-            id: agent.id,
-            incarnation: agent.incarnation,
-            spec: agent.spec.clone(),
-            leases: u32::try_from(self.leases_count(agent.id)).unwrap_or(u32::MAX),
-            reading: None,
-        });
-        views.collect()
-    }
-
     /// Nodes of record, up or down, by id.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.system.nodes.values().map(Arc::as_ref)
@@ -272,24 +227,6 @@ impl Ledger {
     /// The epoch that the shard has adopted for a slot: what assignments must carry.
     pub fn adopted_epoch(&self, slot: &str) -> PolicyEpoch {
         self.shard.adopted_epoch(slot)
-    }
-
-    /// The slots as the doors show them; `nodes` is left empty.
-    pub fn policies(&self) -> Vec<PolicyView> {
-        let slots = self.system.policies.values().map(|policy| {
-            let adopted = self.shard.adopted_index(&policy.slot, policy.epoch);
-            PolicyView {
-                slot: policy.slot.clone(),
-                name: policy.name.clone(),
-                digest: policy.digest,
-                epoch: policy.epoch,
-                index: policy.index,
-                adopted: adopted.map(|index| (GroupId::SYSTEM, index)).into_iter().collect(),
-                nodes: BTreeMap::new(),
-                decisions: self.decisions(&policy.slot),
-            }
-        });
-        slots.collect()
     }
 
     /// Assignments made under each epoch of a slot.

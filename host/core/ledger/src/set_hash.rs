@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use quorate_types::view::Decision;
 use quorate_types::{
-    AgentId, AgentSpec, CapabilitySet, Digest, Incarnation, Index, LoadReading, NodeId, Payload,
+    AgentId, AgentSpec, CapabilitySet, Digest, GroupId, Incarnation, Index, LoadReading, NodeId, Payload,
     PolicyEpoch, Retry, TaskId, TaskSpec, Time, Timeouts, Token, TraceId,
 };
 
@@ -129,7 +129,7 @@ macro_rules! wrapped {
         }
     )+};
 }
-wrapped!(AgentId, Incarnation, Index, NodeId, PolicyEpoch, TaskId, Time, Token, TraceId);
+wrapped!(AgentId, GroupId, Incarnation, Index, NodeId, PolicyEpoch, TaskId, Time, Token, TraceId);
 
 fn length(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)

@@ -6,14 +6,14 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use quorate_types::{Digest, Faults, Index, Time, cbor};
+use quorate_types::{Digest, GroupId, Index, Time, cbor};
 
 use crate::ledger::Ledger;
 use crate::outcome::RestoreError;
 use crate::shard::{self, Adopted, AdoptedPolicy, Decided};
 use crate::system::{self, Agent, Node, Policy};
 
-/// The kind of a snapshot of a group that carries both machines.
+/// The kind of a snapshot of a group, whatever it carries: both machines are in it.
 const KIND: u16 = 1001;
 const VERSION: u16 = 1;
 const HEADER_BYTES: usize = 36;
@@ -23,6 +23,7 @@ const DEPTH_MAX: usize = 32;
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Head {
+    group: GroupId,
     index: Index,
     time: Time,
     system: system::Counters,
@@ -41,6 +42,7 @@ impl Ledger {
     pub fn snapshot(&self) -> Bytes {
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         let head = Head {
+            group: self.group(),
             index: self.index,
             time: self.time,
             system: self.system.counters.clone(),
@@ -68,16 +70,12 @@ impl Ledger {
         bytes.into()
     }
 
-    /// The state that a snapshot holds.
+    /// The state that a snapshot holds, in the place of an empty one of the same group.
     ///
     /// # Errors
-    /// When the bytes are not a snapshot of this version, or do not have the digest they state.
-    pub fn restore(snapshot: &[u8], faults: &Faults) -> Result<Self, RestoreError> {
-        Self::restore_into(Self::new(faults), snapshot)
-    }
-
-    /// Fills an empty ledger.
-    pub(crate) fn restore_into(empty: Self, snapshot: &[u8]) -> Result<Self, RestoreError> {
+    /// When the bytes are not a snapshot of this version, are of another group, or do not have the
+    /// digest they state.
+    pub fn restore(empty: Self, snapshot: &[u8]) -> Result<Self, RestoreError> {
         let short = || RestoreError::Short(snapshot.len());
         let (header, mut rest) = snapshot.split_first_chunk::<HEADER_BYTES>().ok_or_else(short)?;
         let [k0, k1, v0, v1, stated @ ..] = *header;
@@ -98,6 +96,9 @@ impl Ledger {
     fn filled(self, rest: &mut &[u8]) -> Result<Self, RestoreError> {
         let head: Head = read(rest)?;
         let mut ledger = self;
+        if head.group != ledger.group() {
+            return Err(RestoreError::Group { found: head.group, wanted: ledger.group() });
+        }
         ledger.index = head.index;
         ledger.advance(head.time);
         ledger.system.restore_counters(head.system);
@@ -125,7 +126,6 @@ impl Ledger {
         for _decided in 0..head.decided {
             ledger.shard.restore_decided(read::<Decided>(rest)?);
         }
-        ledger.find_unadopted();
         Ok(ledger)
     }
 }

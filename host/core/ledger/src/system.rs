@@ -120,15 +120,6 @@ pub(crate) struct System {
 /// The answer of a step: a refusal changes nothing.
 type Step = Result<Outcome, Refusal>;
 
-/// What a command did beside its outcome.
-#[derive(Debug, Default)]
-pub(crate) struct Effects {
-    /// For watchers.
-    pub(crate) events: Vec<EventKind>,
-    /// Agents of which the shard must hear.
-    pub(crate) touched: Vec<AgentId>,
-}
-
 impl System {
     pub(crate) fn new(bounds: Bounds) -> Self {
         let counters = Counters { feature_level: FEATURE_LEVEL_FIRST, agents: 0 };
@@ -140,20 +131,20 @@ impl System {
         &mut self,
         at: Moment,
         command: SystemCommand,
-        effects: &mut Effects,
+        events: &mut Vec<EventKind>,
     ) -> Outcome {
         let step = match command {
-            SystemCommand::NodeUp(up) => Ok(self.node_up(at, up, effects)),
-            SystemCommand::NodeDown(down) => self.node_down(at, down, effects),
-            SystemCommand::RegisterAgent(spec) => self.register(spec, effects),
-            SystemCommand::RetireAgent(retire) => self.retire_agent(at, retire, effects),
-            SystemCommand::ActivatePolicy(activate) => self.activate(at, activate, effects),
+            SystemCommand::NodeUp(up) => Ok(self.node_up(at, up, events)),
+            SystemCommand::NodeDown(down) => self.node_down(at, down, events),
+            SystemCommand::RegisterAgent(spec) => self.register(spec, events),
+            SystemCommand::RetireAgent(retire) => self.retire_agent(at, retire, events),
+            SystemCommand::ActivatePolicy(activate) => self.activate(at, activate, events),
             SystemCommand::RaiseFeatureLevel(level) => self.raise(level),
         };
         step.unwrap_or_else(Outcome::Refused)
     }
 
-    fn node_up(&mut self, at: Moment, up: NodeUp, effects: &mut Effects) -> Outcome {
+    fn node_up(&mut self, at: Moment, up: NodeUp, events: &mut Vec<EventKind>) -> Outcome {
         let before = self.nodes.get(&up.node).cloned();
         if let Some(node) = before.iter().find(|node| node.down.is_none() && node.boot == up.boot) {
             return Outcome::NodeUp(node.incarnation);
@@ -161,11 +152,11 @@ impl System {
         let incarnation = Incarnation(before.map_or(0, |node| node.incarnation.0) + 1);
         let NodeUp { node: id, name, api, boot } = up;
         self.store_node(Node { id, incarnation, name, api, boot, down: None });
-        self.retire_agents_of(at, id, "its node started again", effects);
+        self.retire_agents_of(at, id, "its node started again", events);
         Outcome::NodeUp(incarnation)
     }
 
-    fn node_down(&mut self, at: Moment, down: NodeDown, effects: &mut Effects) -> Step {
+    fn node_down(&mut self, at: Moment, down: NodeDown, events: &mut Vec<EventKind>) -> Step {
         let NodeDown { node: id, incarnation, reason } = down;
         let node = self.nodes.get(&id).ok_or_else(|| Refusal::NotFound(format!("node {id}")))?;
         if node.incarnation != incarnation {
@@ -177,31 +168,30 @@ impl System {
         if node.down.is_none() {
             let reason = clip(reason);
             self.store_node(Node { down: Some(reason.clone()), ..Node::clone(node) });
-            self.retire_agents_of(at, id, &format!("its node is down: {reason}"), effects);
+            self.retire_agents_of(at, id, &format!("its node is down: {reason}"), events);
         }
         Ok(Outcome::Done)
     }
 
-    fn retire_agents_of(&mut self, at: Moment, node: NodeId, why: &str, effects: &mut Effects) {
+    fn retire_agents_of(&mut self, at: Moment, node: NodeId, why: &str, events: &mut Vec<EventKind>) {
         let agents = self.live.iter().filter_map(|id| self.agents.get(id));
         let hosted: Vec<_> = agents.filter(|agent| agent.spec.node == node).cloned().collect();
         for agent in hosted {
-            self.retire(at, &agent, why.to_owned(), effects);
+            self.retire(at, &agent, why.to_owned(), events);
         }
     }
 
-    fn retire(&mut self, at: Moment, agent: &Agent, reason: String, effects: &mut Effects) {
+    fn retire(&mut self, at: Moment, agent: &Agent, reason: String, events: &mut Vec<EventKind>) {
         let retired = Some(Retired { at: at.now, reason: reason.clone() });
         self.store_agent(Agent { retired, ..agent.clone() });
-        effects.touched.push(agent.id);
-        effects.events.push(EventKind::AgentDown {
+        events.push(EventKind::AgentDown {
             agent: agent.id,
             incarnation: agent.incarnation,
             reason,
         });
     }
 
-    fn register(&mut self, spec: AgentSpec, effects: &mut Effects) -> Step {
+    fn register(&mut self, spec: AgentSpec, events: &mut Vec<EventKind>) -> Step {
         check_agent(&spec)?;
         self.check_life(&spec)?;
         let name = (spec.namespace.clone(), spec.name.clone());
@@ -209,7 +199,7 @@ impl System {
         let (id, incarnation) = if let Some(before) = before {
             if before.retired.is_none() {
                 let reason = "it registered again".to_owned();
-                effects.events.push(EventKind::AgentDown {
+                events.push(EventKind::AgentDown {
                     agent: before.id,
                     incarnation: before.incarnation,
                     reason,
@@ -217,12 +207,11 @@ impl System {
             }
             (before.id, Incarnation(before.incarnation.0 + 1))
         } else {
-            self.make_room(effects)?;
+            self.make_room()?;
             self.counters.agents += 1;
             (AgentId(self.counters.agents), Incarnation(1))
         };
-        effects.touched.push(id);
-        effects.events.push(EventKind::AgentUp {
+        events.push(EventKind::AgentUp {
             agent: id,
             incarnation,
             node: spec.node,
@@ -252,7 +241,7 @@ impl System {
     }
 
     /// Forgets the longest retired agent when there are too many of record.
-    fn make_room(&mut self, effects: &mut Effects) -> Result<(), Refusal> {
+    fn make_room(&mut self) -> Result<(), Refusal> {
         if self.agents.len() < self.bounds.agents_max {
             return Ok(());
         }
@@ -267,11 +256,10 @@ impl System {
             self.unplace(&agent);
             self.names.remove(&name_of(&agent));
         }
-        effects.touched.push(oldest);
         Ok(())
     }
 
-    fn retire_agent(&mut self, at: Moment, retire: RetireAgent, effects: &mut Effects) -> Step {
+    fn retire_agent(&mut self, at: Moment, retire: RetireAgent, events: &mut Vec<EventKind>) -> Step {
         let RetireAgent { agent: id, incarnation, reason } = retire;
         let agent = self.agents.get(&id).cloned();
         let agent = agent.ok_or_else(|| Refusal::NotFound(format!("agent {id}")))?;
@@ -282,12 +270,12 @@ impl System {
             )));
         }
         if agent.retired.is_none() {
-            self.retire(at, &agent, clip(reason), effects);
+            self.retire(at, &agent, clip(reason), events);
         }
         Ok(Outcome::Done)
     }
 
-    fn activate(&mut self, at: Moment, activate: Activate, effects: &mut Effects) -> Step {
+    fn activate(&mut self, at: Moment, activate: Activate, events: &mut Vec<EventKind>) -> Step {
         check_policy(&activate)?;
         let before = self.policies.get(&activate.slot);
         if before.is_none() && self.policies.len() >= SLOTS_MAX {
@@ -302,7 +290,7 @@ impl System {
         }) {
             return Ok(Outcome::Activated(same.epoch, same.index));
         }
-        effects.events.push(EventKind::Policy {
+        events.push(EventKind::Policy {
             slot: policy.slot.clone(),
             name: policy.name.clone(),
             epoch,

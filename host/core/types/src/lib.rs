@@ -15,6 +15,7 @@ pub mod door;
 pub mod faults;
 pub mod http;
 pub mod id;
+pub mod layout;
 pub mod limits;
 pub mod metrics;
 pub mod nearest;
@@ -35,6 +36,7 @@ pub use id::{
     AgentId, CallId, Digest, GroupId, Incarnation, Index, NodeId, PolicyEpoch, TaskId, Term, Token,
     TraceId,
 };
+pub use layout::{Layout, Role};
 pub use task::{Payload, Retry, Submission, TaskSpec, TaskState, Timeouts};
 pub use time::Time;
 pub use wire::{Gone, Inbox, Lane, SendError, Wire, WireEvent};

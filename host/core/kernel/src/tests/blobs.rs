@@ -50,7 +50,7 @@ fn what_a_task_needed_goes_once_its_record_is_forgotten() {
     one.give(Input::WorkEnded(work, Ok(content("result"))));
     assert_eq!(one.drop_of(&["input", "result"]), [], "kept as long as the record");
     one.pass(Duration::from_secs(2));
-    assert!(one.ledger.was_forgotten(task));
+    assert!(one.ledger().was_forgotten(task));
     assert_eq!(one.drop_of(&["input", "result"]), [blob("input"), blob("result")]);
 }
 

@@ -33,9 +33,9 @@ fn a_result_that_the_log_will_not_take_fails_its_task_and_is_not_sent_for_ever()
     let large = Payload::Inline(vec![0; INLINE_BYTES_MAX + 1].into());
     one.give(Input::WorkEnded(work, Ok(large)));
     assert_eq!(one.state(task), TaskState::DeadLetter);
-    let before = one.index;
+    let before = one.index(GroupId::SYSTEM);
     one.pass(Duration::from_secs(2));
-    assert_eq!(one.index, before, "nothing more is proposed for it");
+    assert_eq!(one.index(GroupId::SYSTEM), before, "nothing more is proposed for it");
     let next = one.submit("echo");
     assert_eq!(one.state(next), TaskState::Leased, "its slot is free");
 }
@@ -44,7 +44,7 @@ fn a_result_that_the_log_will_not_take_fails_its_task_and_is_not_sent_for_ever()
 fn a_hosted_call_ends_at_its_deadline_though_nobody_abandons_it() {
     let mut one = One::with_agents(&["echo"]);
     let (agent, incarnation) =
-        one.ledger.agents().map(|agent| (agent.id, agent.incarnation)).next().expect("it lives");
+        one.ledger().agents().map(|agent| (agent.id, agent.incarnation)).next().expect("it lives");
     let begin = Routed::Begin {
         call: CallId(1),
         attempt: 1,

@@ -88,7 +88,7 @@ fn a_worker_outside_is_held_to_the_run_timeout_whatever_its_heartbeats() {
     assert_eq!(one.state(task), TaskState::Queued, "heartbeats do not lengthen a run");
     let late = one.ask(Request::Complete(task, first, Payload::default()));
     assert!(matches!(one.answer(late), Some(Err(Refusal::Conflict(_)))));
-    let view = one.ledger.task(task).expect("a record");
+    let view = one.ledger().task(task).expect("a record");
     assert_eq!((view.attempts, view.failures), (1, 0), "the attempt is lost");
 }
 
@@ -104,7 +104,7 @@ fn a_poll_offers_no_more_than_its_workers_slots() {
     }
     one.release();
     one.pass(Duration::from_millis(900));
-    assert_eq!(one.ledger.leases_count(agent), 4, "of {} tasks", tasks.len());
+    assert_eq!(one.ledger().leases_count(agent), 4, "of {} tasks", tasks.len());
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn an_answer_too_large_for_a_frame_is_refused_and_not_lost() {
     assert!(here.len() > 500, "at its own door the node answers in full");
 
     let errand = Errand::Door(Box::new(request));
-    let ask = frame::encode(&Control::Ask { id: 9, errand, within_ms: 1_000 });
+    let ask = frame::encode(&Control::Ask { id: 9, group: None, errand, within_ms: 1_000 });
     let asked = WireEvent::Frame { from: NodeId(2), lane: Lane::Control, frame: ask };
     let now = one.now();
     one.kernel.handle(now, Input::Wire(asked));
@@ -152,7 +152,7 @@ fn an_answer_too_large_for_a_frame_is_refused_and_not_lost() {
 fn a_retry_comes_in_time_although_the_last_leaders_clock_was_an_hour_ahead() {
     let mut one = One::with_agents(&["echo"]);
     let task = one.submit("echo");
-    let token = one.ledger.lease(task).expect("leased at once").token;
+    let token = one.ledger().lease(task).expect("leased at once").token;
     one.lead(false);
     let error = "first attempt".to_owned();
     let fail = quorate_ledger::ShardCommand::Fail { task, token, error, retry: true };
@@ -160,13 +160,13 @@ fn a_retry_comes_in_time_although_the_last_leaders_clock_was_an_hour_ahead() {
     let entry = quorate_ledger::Command::from(fail).encode(ahead);
     let [applied, _answer] = one.commit(Ticket(0), GroupId::SYSTEM, &entry);
     one.give(applied);
-    assert_eq!(one.ledger.task(task).expect("a record").state, TaskState::Retrying);
+    assert_eq!(one.ledger().task(task).expect("a record").state, TaskState::Retrying);
 
     one.lead(true);
     one.pass(Duration::from_secs(2));
     assert_eq!(one.state(task), TaskState::Leased, "it did not wait for the hour");
-    let passed = one.ledger.time().since(ahead);
+    let passed = one.ledger().time().since(ahead);
     assert!(passed < Duration::from_secs(2), "and ledger time went on at its pace: {passed:?}");
     one.submit("echo");
-    assert!(one.ledger.time() > ahead, "whatever the leader stamps goes on from there");
+    assert!(one.ledger().time() > ahead, "whatever the leader stamps goes on from there");
 }

@@ -34,8 +34,8 @@ fn a_leader_rests_while_two_swaps_overlap_and_gives_what_is_due_after_them() {
             one.give(input);
         }
     }
-    let activated = one.ledger.policy("balancer").map(|policy| policy.epoch);
-    assert_ne!(activated, Some(one.ledger.adopted_epoch("balancer")), "the second is to come");
+    let activated = one.ledger().policy("balancer").map(|policy| policy.epoch);
+    assert_ne!(activated, Some(one.ledger().adopted_epoch("balancer")), "the second is to come");
 
     one.pass(Duration::from_millis(200));
     one.steps = 0;

@@ -1,7 +1,7 @@
 //! Adoption: what the system machine decided about agents and slots, recorded here.
 //! From such an entry on, nothing is assigned under an older epoch.
 
-use quorate_types::{AgentId, EventKind, GroupId, Incarnation, Index, PolicyEpoch, TaskId, Token};
+use quorate_types::{AgentId, EventKind, Incarnation, Index, PolicyEpoch, TaskId, Token};
 
 use super::{Adopted, AdoptedPolicy, Moment, Shard};
 use crate::bounds::clip;
@@ -13,6 +13,18 @@ impl Shard {
     /// The life of an agent that may hold leases here.
     pub(crate) fn assignable(&self, agent: AgentId) -> Option<Incarnation> {
         self.agents.get(&agent).filter(|adopted| adopted.live).map(|adopted| adopted.incarnation)
+    }
+
+    /// Leases that were ever given to an agent here.
+    pub(crate) fn given(&self, agent: AgentId) -> u64 {
+        self.agents.get(&agent).map_or(0, |adopted| adopted.given)
+    }
+
+    /// One more was.
+    pub(super) fn count_given(&mut self, agent: AgentId) {
+        if let Some(adopted) = self.agents.get(&agent).copied() {
+            self.store_agent(Adopted { given: adopted.given + 1, ..adopted });
+        }
     }
 
     /// The activation recorded for a slot; 0 before the first.
@@ -29,10 +41,15 @@ impl Shard {
     pub(super) fn adopt_agents(
         &mut self,
         at: Moment,
+        from: Index,
         adoptions: Vec<AgentAdoption>,
         events: &mut Vec<EventKind>,
     ) -> Outcome {
         let (mut requeued, mut dead) = (0, 0);
+        if from < self.counters.adopted_from {
+            return Outcome::Requeued { requeued, dead };
+        }
+        self.counters.adopted_from = from;
         for adoption in adoptions {
             if self.is_past(&adoption) {
                 continue;
@@ -63,9 +80,12 @@ impl Shard {
 
     fn record(&mut self, adoption: &AgentAdoption) {
         let (agent, incarnation) = (adoption.agent, adoption.incarnation);
+        let given = self.given(agent);
         match adoption.standing {
-            Standing::Live => self.store_agent(Adopted { agent, incarnation, live: true }),
-            Standing::Retired => self.store_agent(Adopted { agent, incarnation, live: false }),
+            Standing::Live => self.store_agent(Adopted { agent, incarnation, live: true, given }),
+            Standing::Retired => {
+                self.store_agent(Adopted { agent, incarnation, live: false, given });
+            }
             Standing::Forgotten => {
                 if let Some(before) = self.agents.remove(&agent) {
                     self.sum.remove(Mark::of("adopted-agent", &before));
@@ -98,7 +118,7 @@ impl Shard {
                 name,
                 epoch,
                 step: "adopted".to_owned(),
-                group: GroupId::SYSTEM,
+                group: self.group,
             });
         }
         Outcome::Done

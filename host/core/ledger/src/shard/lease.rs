@@ -51,6 +51,7 @@ impl Shard {
         let token = Token(self.counters.token.0 + 1);
         self.counters.token = token;
         self.count_decision(chosen.policy_epoch);
+        self.count_given(chosen.agent);
         let lease = Lease {
             agent: chosen.agent,
             incarnation: chosen.incarnation,

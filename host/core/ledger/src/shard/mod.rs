@@ -22,7 +22,7 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use quorate_types::{
-    AgentId, EventKind, Faults, Incarnation, Index, PolicyEpoch, Refusal, TaskId, Time, Token,
+    AgentId, EventKind, Faults, GroupId, Incarnation, Index, PolicyEpoch, Refusal, TaskId, Time, Token,
 };
 
 use crate::bounds::Bounds;
@@ -32,9 +32,6 @@ use crate::record::Task;
 use crate::set_hash::{Mark, SetHash, canonical};
 
 pub(crate) use index::Places;
-
-/// The number of this shard in its tasks' ids.
-pub(crate) const SHARD: u16 = 0;
 
 /// What apply knows beside the state.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +52,8 @@ pub(crate) struct Adopted {
     pub(crate) incarnation: Incarnation,
     /// Whether that life may hold leases.
     pub(crate) live: bool,
+    /// Leases that this shard has given the agent, over all its lives.
+    pub(crate) given: u64,
 }
 
 /// What the shard has recorded of a slot.
@@ -89,12 +88,14 @@ pub(crate) struct Counters {
     pub(crate) token: Token,
     /// Completions accepted so far.
     pub(crate) completions: u64,
+    /// The system group's index that agents' lives were last adopted from.
+    pub(crate) adopted_from: Index,
 }
 
-canonical!(Adopted { agent, incarnation, live });
+canonical!(Adopted { agent, incarnation, live, given });
 canonical!(AdoptedPolicy { slot, epoch, index });
 canonical!(Decided { epoch, count });
-canonical!(Counters { tasks, token, completions });
+canonical!(Counters { tasks, token, completions, adopted_from });
 
 /// A task's record with its hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +109,9 @@ pub(crate) struct Kept {
 /// The state of one shard.
 #[derive(Clone, Debug)]
 pub(crate) struct Shard {
+    pub(crate) group: GroupId,
+    /// Its number in its tasks' ids.
+    pub(crate) number: u16,
     pub(crate) counters: Counters,
     pub(crate) tasks: OrdMap<TaskId, Kept>,
     pub(crate) agents: OrdMap<AgentId, Adopted>,
@@ -125,8 +129,10 @@ pub(crate) struct Shard {
 type Step = Result<Outcome, Refusal>;
 
 impl Shard {
-    pub(crate) fn new(faults: &Faults, bounds: Bounds) -> Self {
+    pub(crate) fn new(group: GroupId, faults: &Faults, bounds: Bounds) -> Self {
         Self {
+            group,
+            number: u16::try_from(group.0).unwrap_or(u16::MAX),
             counters: Counters::default(),
             tasks: OrdMap::new(),
             agents: OrdMap::new(),
@@ -163,7 +169,9 @@ impl Shard {
             }
             ShardCommand::Expire { leases, reason } => Ok(self.expire(at, leases, reason, events)),
             ShardCommand::Cancel(task) => self.cancel(at, task, events),
-            ShardCommand::AdoptAgents(adoptions) => Ok(self.adopt_agents(at, adoptions, events)),
+            ShardCommand::AdoptAgents { from, agents } => {
+                Ok(self.adopt_agents(at, from, agents, events))
+            }
             ShardCommand::AdoptPolicy(adoption) => Ok(self.adopt_policy(at, adoption, events)),
             ShardCommand::Sweep => Ok(self.sweep(at, events)),
         };
@@ -177,7 +185,7 @@ impl Shard {
 
     /// Whether a task of this id was once numbered here.
     pub(crate) fn numbered(&self, id: TaskId) -> bool {
-        id.sequence() < self.counters.tasks
+        id.shard() == self.number && id.sequence() < self.counters.tasks
     }
 
     /// The finished records are more than are kept.

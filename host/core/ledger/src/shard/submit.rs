@@ -5,7 +5,7 @@ use std::sync::Arc;
 use quorate_types::view::Submitted;
 use quorate_types::{Digest, EventKind, Refusal, Submission, TaskId, TaskSpec, Time};
 
-use super::{Moment, SHARD, Shard};
+use super::{Moment, Shard};
 use crate::bounds::{BUSY_RETRY_MS, check_task};
 use crate::outcome::Outcome;
 use crate::record::{Nonce, Stage, Task};
@@ -52,7 +52,7 @@ impl Shard {
         }
         self.admit(&spec, at.now)?;
         let task = Task {
-            id: TaskId::new(SHARD, self.counters.tasks),
+            id: TaskId::new(self.number, self.counters.tasks),
             wanted: self.places.shared(spec.wanted()),
             nonce: spec.idempotency_key.is_none().then_some(nonce),
             spec: Arc::new(spec),

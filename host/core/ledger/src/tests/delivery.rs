@@ -41,7 +41,7 @@ fn a_task_is_submitted_leased_and_completed() {
     assert_eq!(labels.get("run").map(String::as_str), Some("7"));
     assert_eq!(world.ledger.leases_count(life.0), 0);
     assert_eq!(world.task(id).result, Some(text("postings")));
-    let why = world.ledger.why(id).expect("a record");
+    let why = world.views().why(id).expect("a record");
     assert_eq!(why.decisions[0].ended.as_deref(), Some("completed"));
 }
 
@@ -104,7 +104,7 @@ fn a_task_that_kills_its_agents_ends_as_a_dead_letter() {
     }
     assert_eq!(world.state(id), TaskState::DeadLetter);
     assert!(world.task(id).error.is_some_and(|error| error.contains("lost")));
-    assert_eq!(world.ledger.why(id).expect("a record").decisions.len(), 16, "bounded");
+    assert_eq!(world.views().why(id).expect("a record").decisions.len(), 16, "bounded");
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn tasks_of_one_namespace_never_wait_for_agents_of_another() {
         world.ledger.agents_for(&of(namespace).wanted()).map(|agent| agent.id).collect()
     };
     assert_eq!((able("ours"), able("theirs")), (vec![ours], vec![]));
-    let waits = |id| world.ledger.why(id).and_then(|why| why.waits).expect("it waits");
+    let waits = |id| world.views().why(id).and_then(|why| why.waits).expect("it waits");
     assert!(waits(mine).contains("could take it: 1"), "{}", waits(mine));
     let why = waits(foreign);
     assert!(why.contains("[index] in namespace `theirs`") && why.contains("their own: 1"), "{why}");
@@ -215,7 +215,7 @@ fn the_same_key_is_the_same_task_and_another_body_a_conflict() {
     let elsewhere = TaskSpec { namespace: "other".to_owned(), ..keyed("b") };
     let elsewhere = world.submit_with_nonce(elsewhere, 4).expect("a key is a namespace's own");
     assert_ne!(elsewhere.id, first.id);
-    let restored = crate::Ledger::restore(&world.ledger.snapshot(), &Faults::none());
+    let restored = crate::Ledger::restore(crate::Ledger::new(&Faults::none()), &world.ledger.snapshot());
     world.ledger = restored.expect("a snapshot");
     assert_eq!(world.submit_with_nonce(keyed("a"), 5), Ok(again));
 }
@@ -324,7 +324,7 @@ fn after_the_recorded_index_no_assignment_carries_another_epoch() {
         Err(Unassigned::Policy { recorded: PolicyEpoch(1) })
     );
     world.assign(c, life);
-    let [policy] = world.ledger.policies().try_into().expect("one slot");
+    let [policy] = world.views().policies().try_into().expect("one slot");
     assert_eq!(policy.decisions, [(PolicyEpoch(0), 2), (PolicyEpoch(1), 1)].into());
     assert!(policy.adopted.values().all(|index| *index > policy.index));
 

@@ -3,7 +3,7 @@
 
 use quorate_types::door::AgentFilter;
 use quorate_types::{
-    AgentId, Faults, Incarnation, Index, NodeId, PolicyEpoch, Submission, TaskId, Time, Token,
+    AgentId, Faults, GroupId, Incarnation, Index, Layout, NodeId, PolicyEpoch, Submission, TaskId, Time, Token,
 };
 
 use super::fixture::{N1, World, activation, agent, assignment, complete, fail, task};
@@ -40,12 +40,15 @@ fn one_of_each() -> Vec<Command> {
         fail(id, token, true),
         ShardCommand::Expire { leases: vec![(id, token)], reason: reason.clone() },
         ShardCommand::Cancel(id),
-        ShardCommand::AdoptAgents(vec![AgentAdoption {
-            agent: agent_id,
-            incarnation,
-            standing: Standing::Retired,
-            reason,
-        }]),
+        ShardCommand::AdoptAgents {
+            from: Index(7),
+            agents: vec![AgentAdoption {
+                agent: agent_id,
+                incarnation,
+                standing: Standing::Retired,
+                reason,
+            }],
+        },
         ShardCommand::AdoptPolicy(PolicyAdoption {
             slot: "balancer".to_owned(),
             epoch: PolicyEpoch(1),
@@ -120,18 +123,25 @@ fn lived_in() -> World {
     world
 }
 
+fn restored(snapshot: &[u8]) -> Result<Ledger, RestoreError> {
+    Ledger::restore(Ledger::new(&Faults::none()), snapshot)
+}
+
 #[test]
 fn a_restored_ledger_is_the_same_ledger() {
     let world = lived_in();
     let snapshot = world.ledger.snapshot();
-    let restored = Ledger::restore(&snapshot, &Faults::none()).expect("a snapshot");
+    let restored = restored(&snapshot).expect("a snapshot");
     assert_eq!(restored.digest(), world.ledger.digest());
     assert_eq!(restored.snapshot(), snapshot);
     assert_eq!(restored.shard.places, world.ledger.shard.places);
-    assert_eq!(restored.pending_adoptions(), world.ledger.pending_adoptions());
-    assert_eq!(restored.pending_adoptions().len(), 1);
+    assert_eq!(Ledger::adoptions(&restored, &restored), world.pending_adoptions());
+    assert_eq!(world.pending_adoptions().len(), 1);
     let everything = AgentFilter::default();
-    assert_eq!(restored.agent_views(&everything), world.ledger.agent_views(&everything));
+    let mut views = world.views();
+    let before = views.agent_views(&everything);
+    views.set(GroupId::SYSTEM, std::sync::Arc::new(restored));
+    assert_eq!(views.agent_views(&everything), before);
 }
 
 #[test]
@@ -141,12 +151,29 @@ fn a_snapshot_with_any_byte_changed_is_refused_or_says_the_same() {
     for at in 0..snapshot.len() {
         let mut damaged = snapshot.to_vec();
         damaged[at] ^= 0x40;
-        if let Ok(restored) = Ledger::restore(&damaged, &Faults::none()) {
+        if let Ok(restored) = restored(&damaged) {
             assert_eq!(restored.snapshot(), snapshot, "byte {at} changed unseen");
         }
     }
-    let short = Ledger::restore(&snapshot[..35], &Faults::none());
+    let short = restored(&snapshot[..35]);
     assert_eq!(short.err(), Some(RestoreError::Short(35)));
-    let cut = Ledger::restore(&snapshot[..snapshot.len() - 1], &Faults::none());
+    let cut = restored(&snapshot[..snapshot.len() - 1]);
     assert!(matches!(cut, Err(RestoreError::Body(_))));
+}
+
+#[test]
+fn a_group_takes_commands_of_its_own_machine_and_snapshots_of_its_own() {
+    let layout = Layout::new(2).expect("a number of shards");
+    let of = |group| Ledger::of(layout, GroupId(group), &Faults::none());
+    for command in one_of_each() {
+        let entry = command.encode(Time(9));
+        let system = matches!(command, Command::System(_));
+        let refused = |group| {
+            matches!(of(group).apply(Index(1), &entry), Err(ApplyError::Role { .. }))
+        };
+        assert_eq!((refused(0), refused(1)), (!system, system), "{command:?}");
+    }
+    let other = Ledger::restore(of(2), &of(1).snapshot());
+    assert!(matches!(other, Err(RestoreError::Group { found: GroupId(1), wanted: GroupId(2) })));
+    assert_ne!(of(1).digest(), of(2).digest());
 }

@@ -1,17 +1,18 @@
 //! One ledger with its clock and log position; every test speaks through it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_types::view::{Submitted, TaskView};
 use quorate_types::{
-    AgentId, AgentSpec, EventKind, Faults, Incarnation, Index, LoadReading, NodeId, Payload,
+    AgentId, AgentSpec, EventKind, Faults, GroupId, Incarnation, Index, Layout, LoadReading, NodeId, Payload,
     PolicyEpoch, Refusal, Submission, TaskId, TaskSpec, TaskState, Time, Token,
 };
 
 use crate::bounds::Bounds;
 use crate::{
     Activate, Applied, Assignment, Command, Ledger, NodeUp, Outcome, SLOT_BALANCER, ShardCommand,
-    SystemCommand, Unassigned,
+    SystemCommand, Unassigned, Views,
 };
 
 pub(super) const N1: NodeId = NodeId(1);
@@ -30,7 +31,7 @@ impl World {
 
     pub(super) fn with(faults: &Faults, bounds: Bounds) -> Self {
         Self {
-            ledger: Ledger::with_bounds(faults, bounds),
+            ledger: Ledger::with_bounds(GroupId::SYSTEM, faults, bounds),
             now: Time(1_000_000),
             index: Index(0),
             nonce: 0,
@@ -84,11 +85,23 @@ impl World {
         (agent, incarnation)
     }
 
+    /// The ledger as a cluster of one group has it.
+    pub(super) fn views(&self) -> Views {
+        let mut views = Views::new(Layout::ONE);
+        views.set(GroupId::SYSTEM, Arc::new(self.ledger.clone()));
+        views
+    }
+
+    /// What is to be adopted.
+    pub(super) fn pending_adoptions(&self) -> Vec<ShardCommand> {
+        Ledger::adoptions(&self.ledger, &self.ledger)
+    }
+
     /// The shard adopts what there is to adopt; the events of that.
     pub(super) fn adopt(&mut self) -> Vec<EventKind> {
-        let commands = self.ledger.pending_adoptions();
+        let commands = self.pending_adoptions();
         let events = commands.into_iter().flat_map(|command| self.apply(command).events).collect();
-        assert_eq!(self.ledger.pending_adoptions(), [], "one round suffices here");
+        assert_eq!(self.pending_adoptions(), [], "one round suffices here");
         events
     }
 

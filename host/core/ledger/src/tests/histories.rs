@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use quorate_types::{
-    AgentId, Faults, Incarnation, Index, NodeId, PolicyEpoch, Submission, TaskId, TaskSpec,
+    AgentId, Faults, GroupId, Incarnation, Index, NodeId, PolicyEpoch, Submission, TaskId, TaskSpec,
     TaskState, Time, Timeouts, Token,
 };
 
@@ -101,7 +101,7 @@ struct History {
 
 impl History {
     fn new() -> Self {
-        let empty = Ledger::with_bounds(&Faults::none(), BOUNDS);
+        let empty = Ledger::with_bounds(GroupId::SYSTEM, &Faults::none(), BOUNDS);
         let mut history = Self {
             one: empty.clone(),
             other: empty,
@@ -151,8 +151,8 @@ impl History {
     /// A task and the token of its lease or, where it has none, of its last one; or an older one.
     fn lease(&self, drawn: u64, lag: u64) -> (TaskId, Token) {
         let id = self.task(drawn, &[TaskState::Leased]);
-        let why = self.one.why(id);
-        let newest = why.and_then(|why| why.decisions.last().map(|last| last.token.0));
+        let kept = self.one.shard.tasks.get(&id);
+        let newest = kept.and_then(|kept| kept.task.decisions.last().map(|last| last.token.0));
         (id, Token(newest.unwrap_or(0).saturating_sub(lag)))
     }
 
@@ -194,7 +194,7 @@ impl History {
             }
             Move::Activate { policy } => self.apply(activation(&format!("policy-{policy}"))),
             Move::Adopt => {
-                for command in self.one.pending_adoptions() {
+                for command in Ledger::adoptions(&self.one, &self.one) {
                     self.adoptions.push(command.clone());
                     self.apply(command);
                 }
@@ -257,14 +257,14 @@ impl History {
     /// One replica is replaced by what its snapshot says.
     fn restore(&mut self) {
         let snapshot = self.other.snapshot();
-        let empty = Ledger::with_bounds(&Faults::none(), BOUNDS);
-        let restored = Ledger::restore_into(empty, &snapshot).expect("a snapshot of our own");
+        let empty = Ledger::with_bounds(GroupId::SYSTEM, &Faults::none(), BOUNDS);
+        let restored = Ledger::restore(empty, &snapshot).expect("a snapshot of our own");
         assert_eq!(restored.digest(), self.one.digest());
         assert_eq!(
             restored.shard.places, self.one.shard.places,
             "places are a function of records"
         );
-        assert_eq!(restored.pending_adoptions(), self.one.pending_adoptions());
+        assert_eq!(Ledger::adoptions(&restored, &restored), Ledger::adoptions(&self.one, &self.one));
         assert_eq!(restored.snapshot(), snapshot);
         self.other = restored;
     }

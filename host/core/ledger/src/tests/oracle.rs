@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_types::{AgentId, EventKind, Incarnation, PolicyEpoch, TaskId, TaskState, Time, Token};
+use quorate_types::{AgentId, EventKind, Incarnation, Index, PolicyEpoch, TaskId, TaskState, Time, Token};
 
 use crate::{Assignment, Ledger, Outcome, SLOT_BALANCER, ShardCommand, Standing, Unassigned};
 
@@ -18,6 +18,8 @@ pub(super) struct Oracle {
     newest_time: Time,
     /// The newest life adopted, and whether it had ended, as the commands tell.
     lives: BTreeMap<AgentId, (Incarnation, bool)>,
+    /// The newest state of the system machine that lives were adopted from.
+    adopted_from: Index,
     /// The newest epoch adopted, as the commands tell.
     epoch: PolicyEpoch,
 }
@@ -59,8 +61,9 @@ impl Oracle {
                     self.assigned(chosen, answer);
                 }
             }
-            (Some(ShardCommand::AdoptAgents(adoptions)), _) => {
-                for adoption in adoptions {
+            (Some(ShardCommand::AdoptAgents { from, agents }), _) if *from >= self.adopted_from => {
+                self.adopted_from = *from;
+                for adoption in agents {
                     let ended = adoption.standing != Standing::Live;
                     let life = (adoption.incarnation, ended);
                     let newest = self.lives.entry(adoption.agent).or_default();
@@ -108,7 +111,7 @@ impl Oracle {
             (lease.task, (lease.agent, lease.token))
         });
         assert_eq!(leases.collect::<BTreeMap<_, _>>(), self.holders);
-        if ledger.pending_adoptions().is_empty() {
+        if Ledger::adoptions(ledger, ledger).is_empty() {
             for agent in ledger.system.agents.values() {
                 let life = agent.retired.is_none().then_some(agent.incarnation);
                 assert_eq!(ledger.assignable(agent.id), life, "nothing is left to adopt");

@@ -9,7 +9,10 @@ use quorate_types::{
 
 use super::fixture::{N1, World, agent, states, task};
 use crate::bounds::{Bounds, SLOTS_MAX};
-use crate::{Activate, ApplyError, Command, NodeDown, Outcome, RetireAgent, SystemCommand};
+use crate::{
+    Activate, AgentAdoption, ApplyError, Command, Ledger, NodeDown, Outcome, RetireAgent,
+    ShardCommand, Standing, SystemCommand,
+};
 
 const N2: NodeId = NodeId(2);
 
@@ -50,7 +53,7 @@ fn a_dead_node_takes_its_agents_with_it_and_their_tasks_wait_again() {
     });
     assert_eq!(down_ids.collect::<Vec<_>>(), [dead.0, also.0]);
     assert_eq!(world.ledger.agents().map(|agent| agent.id).collect::<Vec<_>>(), [lives.0]);
-    assert_eq!(world.ledger.pending_adoptions().len(), 1, "one entry a shard");
+    assert_eq!(world.pending_adoptions().len(), 1, "one entry a shard");
     let queued = TaskState::Queued;
     assert_eq!(states(&world.adopt()), [(tasks[0], queued), (tasks[1], queued)]);
     assert_eq!(world.ledger.leases_count(lives.0), 1);
@@ -148,16 +151,16 @@ fn agents_are_found_by_all_of_their_capabilities() {
     let find = |world: &World, wanted: &[&str]| -> Vec<_> {
         let capabilities = wanted.iter().map(|name| (*name).to_owned()).collect();
         let filter = AgentFilter { namespace: None, capabilities };
-        world.ledger.agent_views(&filter).into_iter().map(|agent| agent.id).collect()
+        world.views().agent_views(&filter).into_iter().map(|agent| agent.id).collect()
     };
     assert_eq!(find(&world, &["index"]), [both.0, one.0]);
     assert_eq!(find(&world, &["index", "rust"]), [both.0]);
     assert_eq!(find(&world, &[]), [both.0, one.0]);
     let elsewhere = AgentFilter { namespace: Some("other".to_owned()), capabilities: Vec::new() };
-    assert_eq!(world.ledger.agent_views(&elsewhere), []);
+    assert_eq!(world.views().agent_views(&elsewhere), []);
     assert_eq!(world.ledger.agent_named("default", "b").map(|agent| agent.id), Some(one.0));
     let id = world.submit(task(&["absent"]));
-    let waits = world.ledger.why(id).and_then(|why| why.waits).expect("it waits");
+    let waits = world.views().why(id).and_then(|why| why.waits).expect("it waits");
     assert!(waits.contains("absent"), "{waits}");
 }
 
@@ -173,4 +176,26 @@ fn the_feature_level_rises_only_and_stops_a_node_that_is_behind() {
     let stopped = world.ledger.apply(quorate_types::Index(index.0 + 1), &raise);
     assert_eq!(stopped, Err(ApplyError::Level { raised: known + 1, known }));
     assert_eq!(world.ledger.digest(), before);
+}
+
+#[test]
+fn what_was_read_before_a_record_is_passed_over() {
+    let mut world = World::new();
+    let node = world.start(N1, 1);
+    let (agent, first) = world.register(agent("worker", N1, node, &["x"]));
+    let stale = world.ledger.clone();
+    world.register(super::fixture::agent("worker", N1, node, &["x"]));
+    world.adopt();
+    let second = Incarnation(first.0 + 1);
+    assert_eq!(world.ledger.assignable(agent), Some(second));
+    // A leader whose own state of the system group is older than what the shard has recorded.
+    assert_eq!(Ledger::adoptions(&stale, &world.ledger), [], "it sees that it is behind");
+    let forget = AgentAdoption {
+        agent,
+        incarnation: second,
+        standing: Standing::Forgotten,
+        reason: "not in an older state".to_owned(),
+    };
+    world.apply(ShardCommand::AdoptAgents { from: stale.index(), agents: vec![forget] });
+    assert_eq!(world.ledger.assignable(agent), Some(second), "and if it does not, apply does");
 }

@@ -135,7 +135,7 @@ fn too_many_finished_records_go_before_their_time_by_bounded_steps() {
     let first = Outcome::Swept { dead: 0, forgotten: step, more: true };
     assert_eq!(world.outcome(ShardCommand::Sweep), first);
     assert_eq!(world.outcome(ShardCommand::Sweep), swept(0, 5));
-    assert_eq!(world.ledger.counts("default"), [(TaskState::Cancelled, 3)].into());
+    assert_eq!(world.views().counts("default"), [(TaskState::Cancelled, 3)].into());
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn tasks_are_listed_in_pages_that_lose_none() {
     let list = |mut filter: TaskFilter| {
         let mut ids = Vec::new();
         loop {
-            let page = world.ledger.tasks(&filter).expect("a page");
+            let page = world.views().tasks(&filter).expect("a page");
             assert!(page.tasks.len() <= 4);
             ids.extend(page.tasks.into_iter().map(|task| task.id));
             filter.cursor = page.cursor;
@@ -171,9 +171,9 @@ fn tasks_are_listed_in_pages_that_lose_none() {
     let rare: Vec<_> = wanted.iter().copied().step_by(3).collect();
     assert_eq!(list(TaskFilter { queue: Some("rare".to_owned()), ..filter.clone() }), rare);
     let forged = TaskFilter { cursor: Some("page two".to_owned()), ..filter };
-    assert!(world.ledger.tasks(&forged).is_err());
+    assert!(world.views().tasks(&forged).is_err());
     let counts = [(TaskState::Queued, 11), (TaskState::Leased, 12)].into();
-    assert_eq!(world.ledger.counts("default"), counts);
+    assert_eq!(world.views().counts("default"), counts);
     assert_eq!(world.ledger.namespaces().collect::<Vec<_>>(), ["default", "other"]);
 }
 
@@ -186,7 +186,7 @@ fn a_page_of_large_tasks_ends_before_it_outgrows_a_frame() {
     let mut filter = TaskFilter { limit: 100, ..TaskFilter::default() };
     let mut seen = Vec::new();
     loop {
-        let page = world.ledger.tasks(&filter).expect("a page");
+        let page = world.views().tasks(&filter).expect("a page");
         let bytes = quorate_types::cbor::encode(&page).len();
         assert!(!page.tasks.is_empty() && bytes < FRAME_BYTES_MAX / 2, "{bytes} bytes");
         seen.extend(page.tasks.iter().map(|task| task.id));

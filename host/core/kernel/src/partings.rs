@@ -1,0 +1,154 @@
+//! Requests that several groups must each do a share of: submissions whose tasks
+//! belong to different shards, and signs of life of a worker that may hold leases of
+//! each. The node at whose door such a request stands parts it, and answers when the
+//! last share has ended.
+
+use std::collections::BTreeMap;
+
+use quorate_types::view::Submitted;
+use quorate_types::{AgentId, GroupId, Incarnation, Refusal, Reply, Request, Submission};
+
+use crate::asks::{Origin, Own, Target, misfit};
+use crate::frame::{Done, Errand, Setback};
+use crate::io::Now;
+use crate::kernel::Kernel;
+
+type Answer = Result<Submitted, Refusal>;
+
+/// What is gathered.
+#[derive(Debug)]
+enum Gathered {
+    /// An answer to each submission, in order.
+    Submitted(Vec<Option<Answer>>),
+    /// The first refusal, if there was one.
+    Beaten(Option<Refusal>),
+}
+
+#[derive(Debug)]
+struct Parting {
+    /// Which of the request's items each share has.
+    shares: Vec<Vec<usize>>,
+    waiting: usize,
+    gathered: Gathered,
+}
+
+/// Parted requests, by their asks.
+#[derive(Debug, Default)]
+pub(crate) struct Partings(BTreeMap<u64, Parting>);
+
+impl Partings {
+    /// Nobody waits for it any more. Its shares come to their ends.
+    pub(crate) fn forget(&mut self, ask: u64) {
+        self.0.remove(&ask);
+    }
+}
+
+impl Parting {
+    fn take(&mut self, share: usize, result: Result<Done, Setback>) {
+        self.waiting -= 1;
+        let refusal = match (result, &mut self.gathered) {
+            (Ok(Done::Door(reply)), Gathered::Submitted(answers)) => match *reply {
+                Reply::Submitted(each) if each.len() == self.shares[share].len() => {
+                    for (at, answer) in self.shares[share].iter().zip(each) {
+                        answers[*at] = Some(answer);
+                    }
+                    return;
+                }
+                other => misfit(&other),
+            },
+            (Ok(Done::Door(reply)), Gathered::Beaten(_)) if *reply == Reply::Done => return,
+            (Ok(other), _) => misfit(&other),
+            (Err(Setback::Refused(refusal)), _) => refusal,
+            (Err(Setback::NotLeader(_)), _) => {
+                Refusal::Unavailable("the leader changed".to_owned())
+            }
+        };
+        match &mut self.gathered {
+            Gathered::Submitted(answers) => {
+                for at in &self.shares[share] {
+                    answers[*at] = Some(Err(refusal.clone()));
+                }
+            }
+            Gathered::Beaten(first) => *first = first.take().or(Some(refusal)),
+        }
+    }
+
+    fn end(self) -> Result<Done, Setback> {
+        let reply = match self.gathered {
+            Gathered::Submitted(answers) => Reply::Submitted(answers.into_iter().flatten().collect()),
+            Gathered::Beaten(Some(refusal)) => return Err(Setback::Refused(refusal)),
+            Gathered::Beaten(None) => Reply::Done,
+        };
+        Ok(Done::Door(Box::new(reply)))
+    }
+}
+
+impl Kernel {
+    /// Sends each submission to its shard.
+    pub(crate) fn part_submissions(&mut self, now: Now, ask: u64, batch: Vec<Submission>) {
+        let mut shares: BTreeMap<GroupId, (Vec<usize>, Vec<Submission>)> = BTreeMap::new();
+        let answers = vec![None; batch.len()];
+        for (at, submission) in batch.into_iter().enumerate() {
+            let group = self.config.layout.of_submission(&submission);
+            let (places, share) = shares.entry(group).or_default();
+            places.push(at);
+            share.push(submission);
+        }
+        let (mut places, mut requests) = (Vec::new(), Vec::new());
+        for (group, (at, share)) in shares {
+            places.push(at);
+            requests.push((group, Request::Submit(share)));
+        }
+        self.part(now, ask, places, Gathered::Submitted(answers), requests);
+    }
+
+    /// Tells the leader of each shard that an outside agent lives.
+    pub(crate) fn part_beat(&mut self, now: Now, ask: u64, agent: AgentId, life: Incarnation) {
+        let shards = self.config.layout.shards();
+        let requests: Vec<_> =
+            shards.map(|group| (group, Request::Beat(agent, life, None))).collect();
+        let places = vec![Vec::new(); requests.len()];
+        self.part(now, ask, places, Gathered::Beaten(None), requests);
+    }
+
+    fn part(
+        &mut self,
+        now: Now,
+        ask: u64,
+        shares: Vec<Vec<usize>>,
+        gathered: Gathered,
+        requests: Vec<(GroupId, Request)>,
+    ) {
+        let Some(within) = self.asks.left(now, ask) else { return };
+        let parting = Parting { waiting: shares.len(), shares, gathered };
+        self.partings.0.insert(ask, parting);
+        for (share, (group, request)) in requests.into_iter().enumerate() {
+            let origin = Origin::Own(Own::Share(ask, share));
+            let errand = Errand::Door(Box::new(request));
+            self.begin(now, origin, Target::Leader(group), errand, within);
+        }
+        self.end_parting(now, ask);
+    }
+
+    /// A share has ended.
+    pub(crate) fn share_ended(
+        &mut self,
+        now: Now,
+        ask: u64,
+        share: usize,
+        result: Result<Done, Setback>,
+    ) {
+        if let Some(parting) = self.partings.0.get_mut(&ask) {
+            parting.take(share, result);
+            self.end_parting(now, ask);
+        }
+    }
+
+    fn end_parting(&mut self, now: Now, ask: u64) {
+        if self.partings.0.get(&ask).is_some_and(|parting| parting.waiting == 0)
+            && let Some(parting) = self.partings.0.remove(&ask)
+        {
+            self.finish(now, ask, parting.end());
+        }
+    }
+}
