@@ -12,8 +12,9 @@ use axum::response::sse::{Event as Sent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::Stream;
 use quorate_types::door::Source;
+use quorate_types::id::BadId;
 use quorate_types::problem::Problem;
-use quorate_types::{Event, EventKind, Index, Refusal};
+use quorate_types::{Event, EventKind, Refusal, Revision};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::failure::{Answer, Failure};
@@ -27,18 +28,8 @@ const ALIVE_EVERY: Duration = Duration::from_secs(10);
 /// 200 and leaves that to an event.
 const REFUSED_WITHIN: Duration = Duration::from_millis(100);
 
-/// A revision as users see it.
-pub(crate) fn revision_text((index, ordinal): (Index, u32)) -> String {
-    format!("{:016x}{ordinal:08x}", index.0)
-}
-
-fn revision(text: &str) -> Result<(Index, u32), Failure> {
-    let parts = (text.len() == 24).then(|| text.split_at_checked(16)).flatten();
-    let read = |(index, ordinal)| {
-        let index = u64::from_str_radix(index, 16).ok()?;
-        Some((Index(index), u32::from_str_radix(ordinal, 16).ok()?))
-    };
-    parts.and_then(read).ok_or_else(|| {
+fn revision(text: &str) -> Result<Revision, Failure> {
+    text.parse().map_err(|_not_one: BadId| {
         Failure::invalid(
             format!("`{text}` is not a revision"),
             "send the id of an event as it was received, or none to watch from now on",
@@ -73,9 +64,10 @@ pub(crate) async fn events(
         None => None,
     };
     let permit = api.stream_permit()?;
+    let resumed = after.is_some();
     let mut source = api.door.events(after);
     let mut first = None;
-    if after.is_some() {
+    if resumed {
         first = tokio::time::timeout(REFUSED_WITHIN, source.next()).await.ok();
         if let Some(Some(Err(refusal))) = first {
             return Err(refusal.into());
@@ -104,7 +96,7 @@ async fn step(reading: Option<Reading>) -> Option<(Result<Sent, axum::Error>, Op
     };
     match item? {
         Ok(Event { revision, kind }) => {
-            let sent = Sent::default().id(revision_text(revision)).event(name(&kind));
+            let sent = Sent::default().id(revision.to_string()).event(name(&kind));
             Some((sent.json_data(&kind), Some(reading)))
         }
         Err(refusal) => Some((problem_event(&refusal.into()), None)),
@@ -117,19 +109,5 @@ const fn name(kind: &EventKind) -> &'static str {
         EventKind::AgentUp { .. } => "agent-up",
         EventKind::AgentDown { .. } => "agent-down",
         EventKind::Policy { .. } => "policy",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_revision_survives_text_and_other_text_is_refused() {
-        let given = (Index(0x1234_5678_9abc_def0), 7);
-        assert_eq!(revision(&revision_text(given)).ok(), Some(given));
-        for other in ["", "7", "00000000000000070000000g", "é00000000000000000000007"] {
-            assert!(revision(other).is_err(), "{other}");
-        }
     }
 }

@@ -16,7 +16,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use openraft::EntryPayload;
 use quorate_ledger::{Ledger, Outcome, RestoreError};
-use quorate_types::{EventKind, Faults, GroupId, Index};
+use quorate_types::{EventKind, Faults, GroupId, Index, Layout};
 
 use crate::observer::Observer;
 use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, index_of, index_or_none, locked};
@@ -47,6 +47,7 @@ pub(crate) struct Frozen {
 pub(crate) struct Machine {
     group: GroupId,
     faults: Faults,
+    layout: Layout,
     observer: Arc<dyn Observer>,
     view: ArcSwap<Ledger>,
     /// Apart from the state, so that nobody waits for a batch to know it.
@@ -56,8 +57,13 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// The state before the first entry.
-    pub(crate) fn new(group: GroupId, faults: Faults, observer: Arc<dyn Observer>) -> Self {
-        let ledger = Ledger::new(&faults);
+    pub(crate) fn new(
+        layout: Layout,
+        group: GroupId,
+        faults: Faults,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        let ledger = Ledger::of(layout, group, &faults);
         let view = ArcSwap::from_pointee(ledger.clone());
         let state = State {
             ledger,
@@ -67,7 +73,7 @@ impl Machine {
             failure: None,
         };
         let applied = AtomicU64::new(0);
-        Self { group, faults, observer, view, applied, state: Mutex::new(state) }
+        Self { layout, group, faults, observer, view, applied, state: Mutex::new(state) }
     }
 
     /// The newest published state.
@@ -157,7 +163,7 @@ impl Machine {
 
     /// The ledger in a snapshot, checked against the digest that it states.
     pub(crate) fn read_snapshot(&self, body: &Bytes) -> Result<Ledger, RestoreError> {
-        Ledger::restore(body, &self.faults)
+        Ledger::restore(Ledger::of(self.layout, self.group, &self.faults), body)
     }
 
     /// Puts a snapshot's state in place of what there is.
@@ -223,7 +229,7 @@ mod tests {
 
     #[test]
     fn only_the_newest_instance_applies() {
-        let machine = Machine::new(GroupId(0), Faults::none(), Arc::new(Deaf));
+        let machine = Machine::new(Layout::ONE, GroupId(0), Faults::none(), Arc::new(Deaf));
         let sweep = Command::from(ShardCommand::Sweep).encode(Time(1));
         let old = machine.next_generation();
         assert!(machine.apply(old, &[entry(0, &sweep)]).failure.is_none());
@@ -237,7 +243,7 @@ mod tests {
 
     #[test]
     fn what_is_before_an_unknown_entry_is_applied_and_nothing_after() {
-        let machine = Machine::new(GroupId(0), Faults::none(), Arc::new(Deaf));
+        let machine = Machine::new(Layout::ONE, GroupId(0), Faults::none(), Arc::new(Deaf));
         let sweep = Command::from(ShardCommand::Sweep).encode(Time(1));
         let generation = machine.next_generation();
         let entries = [entry(0, &sweep), entry(1, b"unknown kind"), entry(2, &sweep)];

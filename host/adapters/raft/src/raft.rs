@@ -11,7 +11,7 @@ use openraft_rt::{AsyncRuntime, Instant, Oneshot, OneshotSender, Watch, WatchRec
 use quorate_ledger::Ledger;
 use quorate_storage::{Log, Snapshots};
 use quorate_types::limits::FRAME_BYTES_MAX;
-use quorate_types::{Disk, Faults, Gone, GroupId, Index, Lane, NodeId, Term, Wire};
+use quorate_types::{Disk, Faults, Gone, GroupId, Index, Lane, Layout, NodeId, Term, Wire};
 use rand::Rng as _;
 
 use crate::hand_off;
@@ -36,6 +36,8 @@ pub struct RaftOptions {
     pub node: NodeId,
     /// The group.
     pub group: GroupId,
+    /// How the cluster's groups share its work.
+    pub layout: Layout,
     /// The voters of a new cluster, the same on every one of them. A group that has begun takes
     /// its voters from its log.
     pub voters: BTreeSet<NodeId>,
@@ -48,10 +50,11 @@ pub struct RaftOptions {
 }
 
 impl RaftOptions {
-    /// The default profile, nothing planted.
+    /// The only group of its cluster, the default profile, nothing planted.
     pub fn new(node: NodeId, group: GroupId, voters: BTreeSet<NodeId>) -> Self {
         let (profile, compaction) = (Profile::default(), Compaction::default());
-        Self { node, group, voters, profile, compaction, faults: Faults::none() }
+        let layout = Layout::ONE;
+        Self { node, group, layout, voters, profile, compaction, faults: Faults::none() }
     }
 }
 
@@ -143,11 +146,11 @@ impl<RT: AsyncRuntime, D: Disk> Raft<RT, D> {
         wire: W,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, StartError> {
-        let RaftOptions { node, group, voters, profile, compaction, faults } = options;
+        let RaftOptions { node, group, layout, voters, profile, compaction, faults } = options;
         let config = openraft_config(format!("{group}"), profile, compaction, &faults)
             .map_err(|error| StartError::Settings(error.to_string()))?;
         let outbox = Outbox::new(group, wire, RT::thread_rng().next_u64());
-        let machine = Arc::new(Machine::new(group, faults, Arc::clone(&observer)));
+        let machine = Arc::new(Machine::new(layout, group, faults, Arc::clone(&observer)));
         let opener = Opener {
             node,
             config,

@@ -185,7 +185,7 @@ async fn a_stream_that_may_have_missed_something_says_so() {
 
     toy.inside().compacted = 9;
     let again = House::with(toy, quorate_api::ApiOptions::new(TOKEN)).await;
-    let old = "000000000000000100000000".to_owned();
+    let old = "0-1.0".to_owned();
     let lost = self::client(&[&again.url]).events(Some(old)).await.expect_err("compacted");
     assert_eq!(lost.kind(), Some(ProblemKind::Compacted));
 }

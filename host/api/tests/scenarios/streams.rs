@@ -36,7 +36,7 @@ async fn a_reader_resumes_where_it_stopped() {
         (String::new(), Some(first.as_str())),
         (format!("?after={first}"), None),
         // A browser repeats its query, but its header is newer.
-        ("?after=000000000000000000000000".to_owned(), Some(first.as_str())),
+        ("?after=0-0.0".to_owned(), Some(first.as_str())),
     ] {
         let mut resumed = Sent::of(events(&house, &query, last).await);
         let (_, _, second) = resumed.next().await.expect("the second");
@@ -51,7 +51,7 @@ async fn what_is_no_longer_kept_is_gone() {
     let house = House::open().await;
     submit(&house, "a").await;
     house.toy.inside().compacted = 1;
-    let lost = events(&house, "?after=000000000000000000000000", None).await;
+    let lost = events(&house, "?after=0-0.0", None).await;
     assert_eq!(lost.status(), 410);
     problem(lost, ProblemKind::Compacted).await;
     let nonsense = events(&house, "?after=yesterday", None).await;

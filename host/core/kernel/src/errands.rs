@@ -44,34 +44,26 @@ impl Kernel {
             Target::Node(_) => None,
         };
         match (ask.errand.clone(), group) {
-            (Errand::NodeUp { api, boot }, Some(group)) => {
-                self.number_node(now, (id, group), origin, api, boot);
+            (Errand::NodeUp { api, shards, boot }, Some(group)) => {
+                let node = match origin {
+                    Origin::Peer(peer, _id) => peer,
+                    Origin::Door(_) | Origin::Own(_) => self.config.node,
+                };
+                let named = self.config.members.get(&node);
+                let name = named.map_or_else(|| node.to_string(), |member| member.name.clone());
+                let up = NodeUp { node, name, api, shards, boot };
+                self.propose_for(now, (id, group), SystemCommand::NodeUp(up));
             }
             (Errand::Barrier, Some(group)) => self.barrier_for(id, group),
             (Errand::Unused(_), _) => self.read_fresh(id, self.config.layout.groups()),
-            (Errand::Door(request), Some(group)) => self.carry_out_as_leader(now, id, group, *request),
+            (Errand::Door(request), Some(group)) => {
+                self.carry_out_as_leader(now, id, group, *request)
+            }
             (Errand::Door(request), None) => self.carry_out_here(now, id, *request),
             (Errand::NodeUp { .. } | Errand::Barrier, None) => {
                 self.finish(now, id, Err(Setback::NotLeader(None)));
             }
         }
-    }
-
-    fn number_node(
-        &mut self,
-        now: Now,
-        at: (u64, GroupId),
-        origin: Origin,
-        api: Option<String>,
-        boot: u64,
-    ) {
-        let node = match origin {
-            Origin::Peer(peer, _id) => peer,
-            Origin::Door(_) | Origin::Own(_) => self.config.node,
-        };
-        let name =
-            self.config.members.get(&node).map_or_else(|| node.to_string(), |m| m.name.clone());
-        self.propose_for(now, at, SystemCommand::NodeUp(NodeUp { node, name, api, boot }));
     }
 
     /// What a group's leader does: most of it goes to the log.
@@ -296,7 +288,10 @@ impl Kernel {
                 state_digest: self.view.group(group).map(|view| view.digest()).unwrap_or_default(),
             }
         };
-        NodeView { node: self.config.node, groups: self.config.layout.groups().map(group).collect() }
+        NodeView {
+            node: self.config.node,
+            groups: self.config.layout.groups().map(group).collect(),
+        }
     }
 
     /// An outside agent lives. `fresh` says that what is known here is recent enough.

@@ -41,11 +41,7 @@ impl Kernel {
                 "Whether this node leads the system group, 1 or 0.",
                 u64::from(self.leads(GroupId::SYSTEM)),
             ),
-            (
-                "quorate_raft_groups_led",
-                "Groups that this node leads.",
-                led,
-            ),
+            ("quorate_raft_groups_led", "Groups that this node leads.", led),
             (
                 "quorate_assignments_total",
                 "Leases given since this node began to lead.",

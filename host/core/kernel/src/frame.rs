@@ -5,8 +5,8 @@ use quorate_dispatch::Delivery;
 use quorate_types::limits::FRAME_BYTES_MAX;
 use quorate_types::view::CallSpec;
 use quorate_types::{
-    AgentId, CallId, Digest, GroupId, Incarnation, Index, NodeId, Refusal, Reply, Request, TaskId, Token,
-    cbor,
+    AgentId, CallId, Digest, GroupId, Incarnation, Index, NodeId, Refusal, Reply, Request, TaskId,
+    Token, cbor,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,8 @@ pub(crate) enum Errand {
     NodeUp {
         /// Its API.
         api: Option<String>,
+        /// How many shards it is set up with.
+        shards: u16,
         /// Drawn when it started.
         boot: u64,
     },

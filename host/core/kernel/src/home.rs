@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use quorate_types::view::{LeaseGrant, LeaseView};
 use quorate_types::{
-    AgentId, AgentSpec, EventKind, GroupId, Incarnation, NodeId, Refusal, Reply, Request, TaskState,
-    Time,
+    AgentId, AgentSpec, EventKind, GroupId, Incarnation, NodeId, Refusal, Reply, Request,
+    TaskState, Time,
 };
 
 use crate::asks::{Ask, Origin, Own, Target, misfit};
@@ -88,7 +88,11 @@ impl Home {
 impl Kernel {
     /// Asks the log for this life's number.
     pub(crate) fn announce(&mut self, now: Now) {
-        let errand = Errand::NodeUp { api: self.config.api.clone(), boot: self.home.boot };
+        let errand = Errand::NodeUp {
+            api: self.config.api.clone(),
+            shards: self.config.layout.shards_count(),
+            boot: self.home.boot,
+        };
         let leader = Target::Leader(GroupId::SYSTEM);
         self.begin(now, Origin::Own(Own::NodeUp), leader, errand, OWN_WITHIN);
     }
@@ -153,7 +157,8 @@ impl Kernel {
 
     fn not_numbered(&mut self, now: Now, setback: Setback) {
         if let Some(why) = last_word(&setback) {
-            tracing::error!(%why, "this node's life was refused a number; it hosts nothing");
+            // It could serve nobody, and asking again changes nothing.
+            self.effects.push_back(Effect::Stop(format!("the log refused this node: {why}")));
             return;
         }
         tracing::debug!(?setback, "this life has no number yet");

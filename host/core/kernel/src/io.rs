@@ -202,6 +202,8 @@ pub enum Effect {
     CancelWork(WorkId),
     /// Fetch, check and compile this component; `Input::Prepared` comes back.
     Prepare(Ticket, Digest),
+    /// This node cannot go on: stop it, with the reason.
+    Stop(String),
     /// Nothing refers to these blobs: drop them, unless they were stored again since they were
     /// named as unused.
     DropBlobs(Vec<Digest>),

@@ -75,7 +75,9 @@ impl Parting {
 
     fn end(self) -> Result<Done, Setback> {
         let reply = match self.gathered {
-            Gathered::Submitted(answers) => Reply::Submitted(answers.into_iter().flatten().collect()),
+            Gathered::Submitted(answers) => {
+                Reply::Submitted(answers.into_iter().flatten().collect())
+            }
             Gathered::Beaten(Some(refusal)) => return Err(Setback::Refused(refusal)),
             Gathered::Beaten(None) => Reply::Done,
         };

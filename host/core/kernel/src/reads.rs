@@ -99,12 +99,7 @@ impl Kernel {
     }
 
     /// A group's leader has said how far its log must be applied, or nobody has.
-    pub(crate) fn barrier_told(
-        &mut self,
-        now: Now,
-        group: GroupId,
-        result: Result<Done, Setback>,
-    ) {
+    pub(crate) fn barrier_told(&mut self, now: Now, group: GroupId, result: Result<Done, Setback>) {
         let Some(queue) = self.reads.queues.get_mut(&group) else { return };
         let asks = queue.under_way.take().unwrap_or_default();
         match result {

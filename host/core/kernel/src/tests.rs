@@ -18,8 +18,8 @@ use quorate_types::door::Consistency;
 use quorate_types::view::{CallEvent, CallSpec, LeaseGrant};
 use quorate_types::{
     AgentId, AgentSpec, CallId, CapabilitySet, Digest, Faults, GroupId, Incarnation, Index, Lane,
-    Layout, NodeId, Payload, Refusal, Reply, Request, Submission, TaskId, TaskSpec, TaskState, Term, Time,
-    Timeouts, TraceId,
+    Layout, NodeId, Payload, Refusal, Reply, Request, Submission, TaskId, TaskSpec, TaskState,
+    Term, Time, Timeouts, TraceId,
 };
 
 use crate::io::{
@@ -53,6 +53,7 @@ struct One {
     /// Why no component can be prepared, where none can.
     unprepared: Option<String>,
     prepared: u32,
+    stopped: Option<String>,
 }
 
 impl One {
@@ -110,6 +111,7 @@ impl One {
             sent: Vec::new(),
             unprepared: None,
             prepared: 0,
+            stopped: None,
         }
     }
 
@@ -165,6 +167,7 @@ impl One {
                 Effect::Tell(_call, event) => self.told.push(event),
                 Effect::StartWork(work, order) => self.work.push((work, *order)),
                 Effect::CancelWork(gone) => self.work.retain(|(work, _order)| *work != gone),
+                Effect::Stop(why) => self.stopped = Some(why),
                 Effect::DropBlobs(blobs) => self.dropped.extend(blobs),
                 Effect::Prepare(ticket, digest) => {
                     self.prepared += 1;

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use quorate_types::{
-    AgentId, AgentSpec, Digest, Incarnation, Index, LoadReading, NodeId, Payload, PolicyEpoch, Submission,
-    TaskId, Token,
+    AgentId, AgentSpec, Digest, Incarnation, Index, LoadReading, NodeId, Payload, PolicyEpoch,
+    Submission, TaskId, Token,
 };
 
 /// A command to one of the two machines.
@@ -108,6 +108,9 @@ pub struct NodeUp {
     pub name: String,
     /// Where its API listens, if others may know.
     pub api: Option<String>,
+    /// How many shards the cluster has, as this node is set up. The first to say so settles it; a
+    /// node that says otherwise is refused (`Conflict`), for it would look for tasks elsewhere.
+    pub shards: u16,
     /// Drawn by the node when it starts, so that it may propose again: while the node is up, the
     /// same boot is the same incarnation.
     pub boot: u64,

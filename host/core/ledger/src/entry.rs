@@ -114,7 +114,9 @@ fn encode_shard(command: &ShardCommand, at: Time) -> Bytes {
         }
         ShardCommand::Expire { leases, reason } => write(kind::EXPIRE, at, &(leases, reason)),
         ShardCommand::Cancel(task) => write(kind::CANCEL, at, task),
-        ShardCommand::AdoptAgents { from, agents } => write(kind::ADOPT_AGENTS, at, &(from, agents)),
+        ShardCommand::AdoptAgents { from, agents } => {
+            write(kind::ADOPT_AGENTS, at, &(from, agents))
+        }
         ShardCommand::AdoptPolicy(adoption) => write(kind::ADOPT_POLICY, at, adoption),
         ShardCommand::Sweep => write(kind::SWEEP, at, &()),
     }

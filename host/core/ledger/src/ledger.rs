@@ -74,9 +74,9 @@ impl Ledger {
     /// Whether this group carries the machine that a command is for.
     fn admit(&self, command: &Command) -> Result<(), ApplyError> {
         match (self.role, command) {
-            (Role::Both, _) | (Role::System, Command::System(_)) | (Role::Shard, Command::Shard(_)) => {
-                Ok(())
-            }
+            (Role::Both, _)
+            | (Role::System, Command::System(_))
+            | (Role::Shard, Command::Shard(_)) => Ok(()),
             (role @ (Role::System | Role::Shard), _) => Err(ApplyError::Role { role }),
         }
     }
@@ -182,7 +182,8 @@ fn adoption(system: &System, shard: &Shard, id: AgentId) -> Option<AgentAdoption
         });
     };
     let (live, incarnation) = (agent.retired.is_none(), agent.incarnation);
-    if recorded.is_some_and(|recorded| (recorded.incarnation, recorded.live) == (incarnation, live)) {
+    if recorded.is_some_and(|recorded| (recorded.incarnation, recorded.live) == (incarnation, live))
+    {
         return None;
     }
     let (standing, reason) = match &agent.retired {

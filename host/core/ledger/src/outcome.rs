@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use quorate_types::view::Submitted;
 use quorate_types::{
-    AgentId, EventKind, GroupId, Incarnation, Index, PolicyEpoch, Refusal, Role, TaskState, Time, Token,
+    AgentId, EventKind, GroupId, Incarnation, Index, PolicyEpoch, Refusal, Role, TaskState, Time,
+    Token,
 };
 
 /// The answer to whoever proposed.
@@ -112,7 +113,10 @@ pub enum ApplyError {
         got: Index,
     },
     /// A command for a machine that this group does not carry.
-    #[error("the entry speaks to a machine that this group, a {role:?} one, does not carry")]
+    #[error(
+        "the entry speaks to a machine that this group does not carry ({role:?}); `shards` in this \
+         node's file is not the number that the cluster was made with"
+    )]
     Role {
         /// What the group carries.
         role: Role,

@@ -10,8 +10,8 @@ use quorate_types::limits::{FRAME_BYTES_MAX, INLINE_BYTES_MAX};
 use quorate_types::task::NAMESPACE_DEFAULT;
 use quorate_types::view::{LeaseGrant, LeaseView, TaskPage, TaskView};
 use quorate_types::{
-    AgentId, Digest, Incarnation, NodeId, PolicyEpoch, TaskId,
-    TaskState, Time, Timeouts, TraceId, Wanted, cbor,
+    AgentId, Digest, Incarnation, NodeId, PolicyEpoch, TaskId, TaskState, Time, Timeouts, TraceId,
+    Wanted, cbor,
 };
 
 use crate::ledger::{Ledger, SLOT_BALANCER};

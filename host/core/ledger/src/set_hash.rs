@@ -17,8 +17,8 @@ use sha2::{Digest as _, Sha256};
 
 use quorate_types::view::Decision;
 use quorate_types::{
-    AgentId, AgentSpec, CapabilitySet, Digest, GroupId, Incarnation, Index, LoadReading, NodeId, Payload,
-    PolicyEpoch, Retry, TaskId, TaskSpec, Time, Timeouts, Token, TraceId,
+    AgentId, AgentSpec, CapabilitySet, Digest, GroupId, Incarnation, Index, LoadReading, NodeId,
+    Payload, PolicyEpoch, Retry, TaskId, TaskSpec, Time, Timeouts, Token, TraceId,
 };
 
 /// The hash of one record, as a 256-bit number, least significant word first.
@@ -118,7 +118,7 @@ macro_rules! big_endian {
         }
     )+};
 }
-big_endian!(u8, u32, u64, u128);
+big_endian!(u8, u16, u32, u64, u128);
 
 macro_rules! wrapped {
     ($($name:ident),+) => {$(

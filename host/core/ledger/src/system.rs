@@ -92,13 +92,15 @@ pub(crate) struct Counters {
     pub(crate) feature_level: u32,
     /// Agents numbered so far; the first is 1.
     pub(crate) agents: u64,
+    /// How many shards the cluster has; 0 before the first node has said so.
+    pub(crate) shards: u16,
 }
 
 canonical!(Node { id, incarnation, name, api, boot, down });
 canonical!(Retired { at, reason });
 canonical!(Agent { id, incarnation, spec, retired });
 canonical!(Policy { slot, name, digest, world, config, epoch, index });
-canonical!(Counters { feature_level, agents });
+canonical!(Counters { feature_level, agents, shards });
 
 /// The state of the system machine.
 #[derive(Clone, Debug, Default)]
@@ -122,7 +124,7 @@ type Step = Result<Outcome, Refusal>;
 
 impl System {
     pub(crate) fn new(bounds: Bounds) -> Self {
-        let counters = Counters { feature_level: FEATURE_LEVEL_FIRST, agents: 0 };
+        let counters = Counters { feature_level: FEATURE_LEVEL_FIRST, agents: 0, shards: 0 };
         Self { counters, bounds, ..Self::default() }
     }
 
@@ -134,7 +136,7 @@ impl System {
         events: &mut Vec<EventKind>,
     ) -> Outcome {
         let step = match command {
-            SystemCommand::NodeUp(up) => Ok(self.node_up(at, up, events)),
+            SystemCommand::NodeUp(up) => self.node_up(at, up, events),
             SystemCommand::NodeDown(down) => self.node_down(at, down, events),
             SystemCommand::RegisterAgent(spec) => self.register(spec, events),
             SystemCommand::RetireAgent(retire) => self.retire_agent(at, retire, events),
@@ -144,16 +146,25 @@ impl System {
         step.unwrap_or_else(Outcome::Refused)
     }
 
-    fn node_up(&mut self, at: Moment, up: NodeUp, events: &mut Vec<EventKind>) -> Outcome {
+    fn node_up(&mut self, at: Moment, up: NodeUp, events: &mut Vec<EventKind>) -> Step {
+        let settled = self.counters.shards;
+        if settled != 0 && settled != up.shards {
+            return Err(Refusal::Conflict(format!(
+                "the cluster has {settled} shards, for good, and node {} is set up with {}; set \
+                 `shards = {settled}` under [cluster] in its node file",
+                up.node, up.shards
+            )));
+        }
+        self.counters.shards = up.shards;
         let before = self.nodes.get(&up.node).cloned();
         if let Some(node) = before.iter().find(|node| node.down.is_none() && node.boot == up.boot) {
-            return Outcome::NodeUp(node.incarnation);
+            return Ok(Outcome::NodeUp(node.incarnation));
         }
         let incarnation = Incarnation(before.map_or(0, |node| node.incarnation.0) + 1);
-        let NodeUp { node: id, name, api, boot } = up;
+        let NodeUp { node: id, name, api, shards: _, boot } = up;
         self.store_node(Node { id, incarnation, name, api, boot, down: None });
         self.retire_agents_of(at, id, "its node started again", events);
-        Outcome::NodeUp(incarnation)
+        Ok(Outcome::NodeUp(incarnation))
     }
 
     fn node_down(&mut self, at: Moment, down: NodeDown, events: &mut Vec<EventKind>) -> Step {
@@ -173,7 +184,13 @@ impl System {
         Ok(Outcome::Done)
     }
 
-    fn retire_agents_of(&mut self, at: Moment, node: NodeId, why: &str, events: &mut Vec<EventKind>) {
+    fn retire_agents_of(
+        &mut self,
+        at: Moment,
+        node: NodeId,
+        why: &str,
+        events: &mut Vec<EventKind>,
+    ) {
         let agents = self.live.iter().filter_map(|id| self.agents.get(id));
         let hosted: Vec<_> = agents.filter(|agent| agent.spec.node == node).cloned().collect();
         for agent in hosted {
@@ -259,7 +276,12 @@ impl System {
         Ok(())
     }
 
-    fn retire_agent(&mut self, at: Moment, retire: RetireAgent, events: &mut Vec<EventKind>) -> Step {
+    fn retire_agent(
+        &mut self,
+        at: Moment,
+        retire: RetireAgent,
+        events: &mut Vec<EventKind>,
+    ) -> Step {
         let RetireAgent { agent: id, incarnation, reason } = retire;
         let agent = self.agents.get(&id).cloned();
         let agent = agent.ok_or_else(|| Refusal::NotFound(format!("agent {id}")))?;

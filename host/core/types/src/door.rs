@@ -12,7 +12,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{AgentSpec, LoadReading};
-use crate::id::{AgentId, Digest, Incarnation, Index, NodeId, TaskId, Token};
+use crate::id::{AgentId, Digest, Incarnation, NodeId, TaskId, Token};
+use crate::revision::Revision;
 use crate::task::{Payload, Submission, TaskState};
 use crate::view::{
     AgentView, CallEvent, CallSpec, LeaseGrant, MemberView, NodeView, PolicyView, Submitted,
@@ -202,8 +203,8 @@ pub enum Refusal {
 /// What happened, as the log ordered it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Opaque to users; resume a watch with it. (log index, ordinal within the entry)
-    pub revision: (Index, u32),
+    /// What was seen with it and before it; a watch resumes with this.
+    pub revision: Revision,
     /// What.
     pub kind: EventKind,
 }
@@ -304,7 +305,7 @@ pub trait Door: Send + Sync + 'static {
 
     /// Events after this revision; `None` means from now on. Ends with a refusal when the reader is
     /// too slow or asks for what is no longer kept.
-    fn events(&self, after: Option<(Index, u32)>) -> Box<dyn Source<Result<Event, Refusal>>>;
+    fn events(&self, after: Option<Revision>) -> Box<dyn Source<Result<Event, Refusal>>>;
 
     /// Whether this node knows a leader and its own state machine has caught up with it.
     fn ready(&self) -> Result<(), String>;

@@ -130,7 +130,10 @@ mod tests {
         assert_eq!(Layout::ONE.role(GroupId::SYSTEM), Role::Both);
         let three = Layout::new(3).expect("a number of shards");
         assert_eq!((groups(three), shards(three)), (vec![0, 1, 2, 3], vec![1, 2, 3]));
-        assert_eq!((three.role(GroupId::SYSTEM), three.role(GroupId(2))), (Role::System, Role::Shard));
+        assert_eq!(
+            (three.role(GroupId::SYSTEM), three.role(GroupId(2))),
+            (Role::System, Role::Shard)
+        );
         assert_eq!((Layout::new(0), Layout::new(SHARDS_MAX + 1)), (None, None));
     }
 

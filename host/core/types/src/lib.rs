@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod nearest;
 pub mod problem;
 pub mod quorum;
+pub mod revision;
 pub mod rng;
 pub mod task;
 pub mod text;
@@ -37,6 +38,7 @@ pub use id::{
     TraceId,
 };
 pub use layout::{Layout, Role};
+pub use revision::Revision;
 pub use task::{Payload, Retry, Submission, TaskSpec, TaskState, Timeouts};
 pub use time::Time;
 pub use wire::{Gone, Inbox, Lane, SendError, Wire, WireEvent};

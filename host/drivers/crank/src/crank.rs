@@ -11,9 +11,10 @@ use quorate_kernel::io::Input;
 use quorate_kernel::{Effect, Kernel, LogSetback, Now, Ticket, WorkFault, WorkId, WorkOrder};
 use quorate_raft::{ProposeError, Raft, ReadError};
 use quorate_types::limits::INLINE_BYTES_MAX;
-use quorate_types::{Digest, Disk, Payload, Time, Wire};
+use quorate_types::{Digest, Disk, GroupId, Payload, Time, Wire};
 
 use crate::blobs::{BlobExchange, collect};
+use crate::groups::Groups;
 use crate::guests::Guests;
 use crate::handle::{Handle, Waiting};
 use crate::post::Mailbox;
@@ -31,8 +32,8 @@ pub type WallClock = Arc<dyn Fn() -> Time + Send + Sync>;
 pub struct Parts<RT: AsyncRuntime, D: Disk, W: Wire> {
     /// Where its inputs arrive.
     pub mailbox: Mailbox,
-    /// The log.
-    pub raft: Raft<RT, D>,
+    /// The replicated groups.
+    pub groups: Groups<RT, D>,
     /// Content.
     pub blobs: BlobExchange<RT, D, W>,
     /// Other nodes.
@@ -47,7 +48,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Clone for Parts<RT, D, W> {
     fn clone(&self) -> Self {
         Self {
             mailbox: self.mailbox.clone(),
-            raft: self.raft.clone(),
+            groups: self.groups.clone(),
             blobs: self.blobs.clone(),
             wire: self.wire.clone(),
             guests: Arc::clone(&self.guests),
@@ -162,8 +163,8 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Crank<RT, D, W> {
                     tracing::debug!(%to, ?lane, %error, "a frame was not taken");
                 }
             }
-            Effect::Propose(ticket, _group, command) => self.propose(ticket, command),
-            Effect::Barrier(ticket, _group) => self.barrier(ticket),
+            Effect::Propose(ticket, group, command) => self.propose(ticket, group, command),
+            Effect::Barrier(ticket, group) => self.barrier(ticket, group),
             Effect::StartWork(work, order) => self.start_work(work, *order),
             Effect::CancelWork(work) => {
                 if let Some(cancel) = self.works.remove(&work) {
@@ -172,6 +173,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Crank<RT, D, W> {
                 }
             }
             Effect::Prepare(ticket, digest) => self.prepare(ticket, digest),
+            Effect::Stop(why) => self.parts.mailbox.fail(why),
             Effect::DropBlobs(unused) => {
                 let blobs = self.parts.blobs.clone();
                 drop(RT::spawn(async move { blobs.drop_unused(unused).await }));
@@ -183,8 +185,15 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Crank<RT, D, W> {
         act(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn propose(&self, ticket: Ticket, command: Bytes) {
-        let (raft, inputs) = (self.parts.raft.clone(), self.parts.mailbox.inputs.clone());
+    fn raft(&self, group: GroupId) -> Raft<RT, D> {
+        let Some(raft) = self.parts.groups.get(group) else {
+            unreachable!("the kernel knows its groups from the same layout: {group}")
+        };
+        raft.clone()
+    }
+
+    fn propose(&self, ticket: Ticket, group: GroupId, command: Bytes) {
+        let (raft, inputs) = (self.raft(group), self.parts.mailbox.inputs.clone());
         drop(RT::spawn(async move {
             let result = raft.propose(command).await.map_err(|error| match error {
                 ProposeError::NotLeader { .. } => LogSetback::NotLeader,
@@ -196,8 +205,8 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Crank<RT, D, W> {
         }));
     }
 
-    fn barrier(&self, ticket: Ticket) {
-        let (raft, inputs) = (self.parts.raft.clone(), self.parts.mailbox.inputs.clone());
+    fn barrier(&self, ticket: Ticket, group: GroupId) {
+        let (raft, inputs) = (self.raft(group), self.parts.mailbox.inputs.clone());
         drop(RT::spawn(async move {
             let result = raft.read_barrier().await.map_err(|error| match error {
                 ReadError::NotLeader { .. } => LogSetback::NotLeader,

@@ -1,12 +1,13 @@
-//! The last events of the log, for watchers. Every node orders them alike: an
-//! event's revision is its entry's index and its place within the entry, so a
-//! watcher goes on at any node.
+//! The last events of the logs, for watchers. Every node orders those of one group
+//! alike; a watcher takes with it how far it has come in each, so it goes on at any
+//! node.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quorate_types::door::{Borrowed, Source};
-use quorate_types::{Event, EventKind, Index, Refusal};
+use quorate_types::revision::Place;
+use quorate_types::{Event, EventKind, GroupId, Index, Refusal, Revision};
 
 use crate::queue::Queue;
 
@@ -17,22 +18,30 @@ const WATCHER_LAG: usize = 16_384;
 
 type Item = Result<Event, Refusal>;
 
-/// One reader. It hears what lies above the revision that it has seen: a node that
-/// is behind brings older events once more.
+struct Kept {
+    group: GroupId,
+    place: Place,
+    kind: EventKind,
+}
+
+/// One reader. It hears what lies above what it has seen: a node that is behind
+/// brings older events once more.
 struct Watcher {
-    seen: Option<(Index, u32)>,
+    seen: Revision,
     queue: Queue<Item>,
 }
 
 #[derive(Default)]
 struct State {
-    kept: VecDeque<Event>,
-    /// Everything up to and including this revision is no longer here.
-    forgotten: Option<(Index, u32)>,
+    kept: VecDeque<Kept>,
+    /// The newest event of each group.
+    newest: Revision,
+    /// Everything up to and including this is no longer here.
+    forgotten: Revision,
     watchers: Vec<Watcher>,
 }
 
-/// The log's recent events. Clones share it.
+/// The logs' recent events. Clones share it.
 #[derive(Clone, Default)]
 pub struct EventLog(Arc<Mutex<State>>);
 
@@ -43,46 +52,55 @@ impl std::fmt::Debug for EventLog {
 }
 
 impl EventLog {
-    /// Appends what one entry brought.
-    pub fn append(&self, index: Index, kinds: &[EventKind]) {
+    /// Appends what one entry of a group brought.
+    pub fn append(&self, group: GroupId, index: Index, kinds: &[EventKind]) {
         if kinds.is_empty() {
             return;
         }
         let mut state = self.lock();
         for (ordinal, kind) in (0_u32..).zip(kinds) {
-            let event = Event { revision: (index, ordinal), kind: kind.clone() };
-            state.watchers.retain(|watcher| offer(watcher, event.clone()));
-            state.kept.push_back(event);
+            let kept = Kept { group, place: (index, ordinal), kind: kind.clone() };
+            state.watchers.retain_mut(|watcher| watcher.offer(&kept));
+            state.newest.advance(group, kept.place);
+            state.kept.push_back(kept);
         }
         while state.kept.len() > KEPT {
-            state.forgotten = state.kept.pop_front().map(|event| event.revision);
+            if let Some(Kept { group, place, .. }) = state.kept.pop_front() {
+                state.forgotten.advance(group, place);
+            }
         }
     }
 
-    /// A snapshot took the place of entries up to `index`; their events are unknown here.
-    pub fn skip_to(&self, index: Index) {
+    /// A snapshot took the place of a group's entries up to `index`; their events are unknown here.
+    pub fn skip_to(&self, group: GroupId, index: Index) {
+        let place = (index, u32::MAX);
         let mut state = self.lock();
-        state.kept.clear();
-        state.forgotten = Some((index, u32::MAX));
-        for watcher in state.watchers.drain(..) {
-            end(&watcher.queue, "what happened before a snapshot");
-        }
+        state.kept.retain(|kept| kept.group != group);
+        state.newest.advance(group, place);
+        state.forgotten.advance(group, place);
+        state.watchers.retain(|watcher| {
+            let missed = watcher.seen.at(group) < Some(place);
+            if missed {
+                end(&watcher.queue, "what happened before a snapshot");
+            }
+            !missed
+        });
     }
 
     /// Events after this revision; none means from now on.
-    pub fn watch(&self, after: Option<(Index, u32)>) -> Watch {
+    pub fn watch(&self, after: Option<Revision>) -> Watch {
         let queue = Queue::new(KEPT + WATCHER_LAG);
         let mut state = self.lock();
-        if let Some(after) = after {
-            if state.forgotten.is_some_and(|forgotten| after < forgotten) {
-                end(&queue, "what happened right after that revision");
-                return Watch(queue);
-            }
-            for event in state.kept.iter().filter(|event| event.revision > after) {
-                queue.push_always(Ok(event.clone()));
-            }
+        let seen = after.unwrap_or_else(|| state.newest.clone());
+        if state.forgotten.places().any(|(group, place)| seen.at(group) < Some(place)) {
+            end(&queue, "what happened right after that revision");
+            return Watch(queue);
         }
-        state.watchers.push(Watcher { seen: after, queue: queue.clone() });
+        let mut watcher = Watcher { seen, queue: queue.clone() };
+        // The queue has room for all that is kept.
+        if state.kept.iter().all(|kept| watcher.offer(kept)) {
+            state.watchers.push(watcher);
+        }
         Watch(queue)
     }
 
@@ -91,19 +109,23 @@ impl EventLog {
     }
 }
 
-/// Gives a watcher an event; false when it has gone or is too slow.
-fn offer(watcher: &Watcher, event: Event) -> bool {
-    if watcher.queue.is_closed() {
-        return false;
+impl Watcher {
+    /// Takes an event that it has not seen; false when it has gone or is too slow.
+    fn offer(&mut self, Kept { group, place, kind }: &Kept) -> bool {
+        if self.queue.is_closed() {
+            return false;
+        }
+        if self.seen.at(*group) >= Some(*place) {
+            return true;
+        }
+        self.seen.advance(*group, *place);
+        let event = Event { revision: self.seen.clone(), kind: kind.clone() };
+        if self.queue.push(Ok(event)).is_err() {
+            end(&self.queue, "the watcher is too slow: an event");
+            return false;
+        }
+        true
     }
-    if watcher.seen.is_some_and(|seen| event.revision <= seen) {
-        return true;
-    }
-    if watcher.queue.push(Ok(event)).is_err() {
-        end(&watcher.queue, "the watcher is too slow: an event");
-        return false;
-    }
-    true
 }
 
 fn end(watcher: &Queue<Item>, what: &str) {
@@ -133,41 +155,82 @@ mod tests {
 
     use super::*;
 
+    const G0: GroupId = GroupId(0);
+    const G1: GroupId = GroupId(1);
+
     fn down(agent: u64) -> EventKind {
         let reason = "test".to_owned();
         EventKind::AgentDown { agent: AgentId(agent), incarnation: Incarnation(1), reason }
     }
 
+    fn revision(text: &str) -> Option<Revision> {
+        Some(text.parse().expect("a revision"))
+    }
+
+    fn heard(watch: &Watch) -> Vec<String> {
+        std::iter::from_fn(|| watch.0.try_pop())
+            .map(|item| item.expect("kept").revision.to_string())
+            .collect()
+    }
+
     #[test]
     fn a_watch_resumes_where_it_left_and_hears_what_follows() {
         let log = EventLog::default();
-        log.append(Index(1), &[down(1), down(2)]);
-        let watch = log.watch(Some((Index(1), 0)));
-        log.append(Index(2), &[down(3)]);
-        let heard: Vec<_> = std::iter::from_fn(|| watch.0.try_pop())
-            .map(|item| item.expect("kept").revision)
-            .collect();
-        assert_eq!(heard, [(Index(1), 1), (Index(2), 0)]);
+        log.append(G0, Index(1), &[down(1), down(2)]);
+        let watch = log.watch(revision("0-1.0"));
+        log.append(G0, Index(2), &[down(3)]);
+        assert_eq!(heard(&watch), ["0-1.1", "0-2.0"]);
     }
 
     #[test]
     fn a_node_that_is_behind_brings_nothing_twice() {
         let log = EventLog::default();
-        let watch = log.watch(Some((Index(7), 0)));
-        log.append(Index(6), &[down(1)]);
-        log.append(Index(7), &[down(2), down(3)]);
-        let heard: Vec<_> = std::iter::from_fn(|| watch.0.try_pop())
-            .map(|item| item.expect("kept").revision)
-            .collect();
-        assert_eq!(heard, [(Index(7), 1)]);
+        let watch = log.watch(revision("0-7.0"));
+        log.append(G0, Index(6), &[down(1)]);
+        log.append(G0, Index(7), &[down(2), down(3)]);
+        assert_eq!(heard(&watch), ["0-7.1"]);
+    }
+
+    #[test]
+    fn a_watch_goes_on_where_the_groups_came_in_another_order() {
+        let (here, there) = (EventLog::default(), EventLog::default());
+        let watch = here.watch(None);
+        here.append(G0, Index(1), &[down(1)]);
+        here.append(G1, Index(5), &[down(2)]);
+        here.append(G0, Index(2), &[down(3)]);
+        let seen = heard(&watch);
+        assert_eq!(seen, ["0-1.0", "0-1.0_1-5.0", "0-2.0_1-5.0"]);
+        there.append(G1, Index(5), &[down(2)]);
+        there.append(G1, Index(6), &[down(4)]);
+        there.append(G0, Index(1), &[down(1)]);
+        there.append(G0, Index(2), &[down(3)]);
+        let left = heard(&there.watch(revision(&seen[1])));
+        assert_eq!(left, ["0-1.0_1-6.0", "0-2.0_1-6.0"], "each event once, whatever came between");
+    }
+
+    #[test]
+    fn from_now_on_includes_groups_that_were_silent_until_now() {
+        let log = EventLog::default();
+        log.append(G0, Index(3), &[down(1)]);
+        let watch = log.watch(None);
+        log.append(G1, Index(1), &[down(2)]);
+        assert_eq!(heard(&watch), ["0-3.0_1-1.0"]);
     }
 
     #[test]
     fn what_is_no_longer_kept_is_refused_by_name() {
         let log = EventLog::default();
-        log.skip_to(Index(5));
-        let watch = log.watch(Some((Index(3), 0)));
+        log.skip_to(G0, Index(5));
+        let watch = log.watch(revision("0-3.0"));
         assert!(matches!(watch.0.try_pop(), Some(Err(Refusal::Compacted(_)))));
         assert!(watch.0.is_closed());
+        let other = log.watch(revision("1-9.0"));
+        assert!(
+            matches!(other.0.try_pop(), Some(Err(Refusal::Compacted(_)))),
+            "nothing seen of g0"
+        );
+        let ahead = log.watch(revision("0-6.0"));
+        log.skip_to(G0, Index(6));
+        assert!(ahead.0.is_closed(), "an event of entry 6 may have been missed");
     }
 }

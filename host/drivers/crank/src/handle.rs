@@ -8,13 +8,14 @@ use bytes::Bytes;
 use openraft_rt::{AsyncRuntime, Oneshot, OneshotSender};
 use quorate_kernel::io::Input;
 use quorate_kernel::{AskId, Figure};
-use quorate_ledger::Ledger;
+use quorate_ledger::Views;
 use quorate_types::door::{Borrowed, Pending, Source};
 use quorate_types::metrics::Page;
 use quorate_types::view::{CallEvent, CallSpec};
-use quorate_types::{CallId, Digest, Disk, Door, Event, Index, Refusal, Reply, Request, Wire};
+use quorate_types::{CallId, Digest, Disk, Door, Event, Refusal, Reply, Request, Revision, Wire};
 
 use crate::crank::{Parts, STOP_WITHIN};
+use crate::groups::Groups;
 use crate::queue::Queue;
 
 type Answer = Result<Reply, Refusal>;
@@ -129,13 +130,13 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Handle<RT, D, W> {
     }
 
     /// The state this node has applied.
-    pub fn view(&self) -> Arc<Ledger> {
-        self.parts.raft.view()
+    pub fn views(&self) -> Views {
+        self.parts.groups.views()
     }
 
-    /// The log.
-    pub fn raft(&self) -> &quorate_raft::Raft<RT, D> {
-        &self.parts.raft
+    /// The replicated groups.
+    pub fn groups(&self) -> &Groups<RT, D> {
+        &self.parts.groups
     }
 
     /// Content.
@@ -151,7 +152,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Handle<RT, D, W> {
     /// Ends the node in order: whoever waits is told, the log is closed.
     pub async fn stop(&self) {
         self.parts.mailbox.inputs.close();
-        if RT::timeout(STOP_WITHIN, self.parts.raft.shutdown()).await.is_err() {
+        if RT::timeout(STOP_WITHIN, self.parts.groups.shutdown()).await.is_err() {
             tracing::warn!("the log did not close in time");
         }
     }
@@ -235,7 +236,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Door for Handle<RT, D, W> {
         Box::pin(async move { blobs.get(digest).await })
     }
 
-    fn events(&self, after: Option<(Index, u32)>) -> Box<dyn Source<Result<Event, Refusal>>> {
+    fn events(&self, after: Option<Revision>) -> Box<dyn Source<Result<Event, Refusal>>> {
         Box::new(self.parts.mailbox.events.watch(after))
     }
 

@@ -4,6 +4,7 @@
 //!
 //! * [`crank`]: the loop and what carries each effect out.
 //! * [`handle`]: the node as its doors see it.
+//! * [`groups`]: a node's Raft groups.
 //! * [`post`]: where frames go: raft lanes to the raft room, blobs to the exchange,
 //!   the rest to the kernel.
 //! * [`events`]: what the log ordered, kept for a while for watchers.
@@ -15,6 +16,7 @@
 pub mod blobs;
 pub mod crank;
 pub mod events;
+pub mod groups;
 pub mod guests;
 pub mod handle;
 pub mod post;
@@ -23,6 +25,7 @@ pub mod queue;
 pub use blobs::BlobExchange;
 pub use crank::{Crank, Parts, WallClock};
 pub use events::EventLog;
+pub use groups::Groups;
 pub use guests::Guests;
 pub use handle::{Figures, Handle};
 pub use post::{Mailbox, Post};

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use openraft_rt::AsyncRuntime;
 use quorate_kernel::io::Input;
 use quorate_ledger::Ledger;
-use quorate_raft::{Observer, Raft};
+use quorate_raft::Observer;
 use quorate_types::{Disk, EventKind, GroupId, Inbox, Index, Lane, NodeId, Term, Wire, WireEvent};
 
 use crate::blobs::BlobExchange;
 use crate::events::EventLog;
+use crate::groups::Groups;
 use crate::queue::Queue;
 
 /// Inputs that wait for the kernel. A frame is small or bounded by its lane; 65,536 of 1 KiB are
@@ -52,7 +53,7 @@ impl Mailbox {
 
 impl Observer for Mailbox {
     fn applied(&self, group: GroupId, index: Index, events: &[EventKind], view: &Arc<Ledger>) {
-        self.events.append(index, events);
+        self.events.append(group, index, events);
         if tracing::enabled!(tracing::Level::DEBUG) {
             tell_applied(group, index, events, view);
         }
@@ -66,7 +67,7 @@ impl Observer for Mailbox {
     }
 
     fn restored(&self, group: GroupId, index: Index, view: &Arc<Ledger>) {
-        self.events.skip_to(index);
+        self.events.skip_to(group, index);
         let view = Arc::clone(view);
         self.inputs.push_always(Input::Applied { group, index, events: Vec::new(), view });
     }
@@ -95,7 +96,7 @@ pub struct Post<RT: AsyncRuntime, D: Disk, W: Wire>(Arc<Rooms<RT, D, W>>);
 
 struct Rooms<RT: AsyncRuntime, D: Disk, W: Wire> {
     mailbox: Mailbox,
-    raft: OnceLock<Raft<RT, D>>,
+    groups: OnceLock<Groups<RT, D>>,
     blobs: OnceLock<BlobExchange<RT, D, W>>,
     /// Peers that came before the rooms did.
     early: Mutex<BTreeSet<NodeId>>,
@@ -118,20 +119,20 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Post<RT, D, W> {
     pub fn new(mailbox: Mailbox) -> Self {
         Self(Arc::new(Rooms {
             mailbox,
-            raft: OnceLock::new(),
+            groups: OnceLock::new(),
             blobs: OnceLock::new(),
             early: Mutex::default(),
         }))
     }
 
     /// The rooms are there.
-    pub fn open(&self, raft: Raft<RT, D>, blobs: BlobExchange<RT, D, W>) {
+    pub fn open(&self, groups: Groups<RT, D>, blobs: BlobExchange<RT, D, W>) {
         let early = self.early();
         for peer in early.iter() {
-            raft.peer_up(*peer);
+            groups.peer_up(*peer);
             blobs.peer_up(*peer);
         }
-        let fresh = self.0.raft.set(raft).is_ok() && self.0.blobs.set(blobs).is_ok();
+        let fresh = self.0.groups.set(groups).is_ok() && self.0.blobs.set(blobs).is_ok();
         assert!(fresh, "a post is opened once");
     }
 
@@ -161,8 +162,8 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Inbox for Post<RT, D, W> {
         match event {
             WireEvent::Frame { from, lane, frame } => match lane {
                 Lane::Append | Lane::Vote | Lane::Snapshot => {
-                    if let Some(raft) = rooms.raft.get() {
-                        raft.deliver(from, lane, frame).await;
+                    if let Some(groups) = rooms.groups.get() {
+                        groups.deliver(from, lane, frame).await;
                     }
                 }
                 Lane::Blob => {
@@ -179,15 +180,15 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Inbox for Post<RT, D, W> {
             },
             WireEvent::PeerUp(peer) => {
                 self.peer(peer, true);
-                if let Some(raft) = rooms.raft.get() {
-                    raft.peer_up(peer);
+                if let Some(groups) = rooms.groups.get() {
+                    groups.peer_up(peer);
                 }
                 rooms.mailbox.inputs.push_always(Input::Wire(WireEvent::PeerUp(peer)));
             }
             WireEvent::PeerGone(peer, how) => {
                 self.peer(peer, false);
-                if let Some(raft) = rooms.raft.get() {
-                    raft.peer_gone(peer, how);
+                if let Some(groups) = rooms.groups.get() {
+                    groups.peer_gone(peer, how);
                 }
                 rooms.mailbox.inputs.push_always(Input::Wire(WireEvent::PeerGone(peer, how)));
             }

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use quorate_raft::Profile;
+use quorate_types::layout::SHARDS_MAX;
 use quorate_types::nearest::nearest;
-use quorate_types::{CapabilitySet, NodeId};
+use quorate_types::{CapabilitySet, Layout, NodeId};
 use serde::Deserialize;
 
 /// Why a node file is of no use.
@@ -75,6 +76,10 @@ pub struct NodeConfig {
 pub struct ClusterSection {
     /// The cluster's id; a data directory of another one is refused.
     pub id: String,
+    /// How many shards share its tasks and keys, 1 to 64: the same on every node, and fixed when the
+    /// cluster is made. One group carries all where there is one.
+    #[serde(default = "one_shard")]
+    pub shards: u16,
 }
 
 /// `[node]`
@@ -161,6 +166,10 @@ pub struct AgentSection {
     pub capabilities: Option<CapabilitySet>,
 }
 
+fn one_shard() -> u16 {
+    1
+}
+
 fn one() -> u32 {
     1
 }
@@ -172,7 +181,7 @@ fn default_namespace() -> String {
 /// Every key that something reads, by section.
 const KEYS: [(&str, &[&str]); 7] = [
     ("", &["cluster", "node", "member", "api", "raft", "agent"]),
-    ("cluster", &["id"]),
+    ("cluster", &["id", "shards"]),
     ("node", &["id", "data_dir", "key_file", "listen"]),
     ("member", &["id", "name", "peer", "address"]),
     ("api", &["listen", "token_file"]),
@@ -213,6 +222,12 @@ impl NodeConfig {
         if ids.len() != self.members.len() {
             return contradiction("two members have one id".to_owned());
         }
+        if Layout::new(self.cluster.shards).is_none() {
+            let got = self.cluster.shards;
+            return contradiction(format!(
+                "cluster.shards is {got}; it goes from 1 to {SHARDS_MAX}"
+            ));
+        }
         if !ids.contains_key(&self.node.id) {
             return contradiction(format!("node {} is not among the members", self.node.id));
         }
@@ -226,6 +241,11 @@ impl NodeConfig {
             return contradiction(format!("agent `{}` has no slots", agent.name));
         }
         Ok(())
+    }
+
+    /// How the cluster's groups share its work.
+    pub fn layout(&self) -> Layout {
+        Layout::new(self.cluster.shards).unwrap_or_default()
     }
 
     /// This node's number.
@@ -310,6 +330,8 @@ mod tests {
     fn contradictions_are_named() {
         let said = refused(&GOOD.replace("id = 1\n        data_dir", "id = 7\n        data_dir"));
         assert!(said.contains("node 7 is not among the members"), "{said}");
+        let said = refused(&GOOD.replace("id = \"c\"", "id = \"c\"\nshards = 65"));
+        assert!(said.contains("cluster.shards is 65; it goes from 1 to 64"), "{said}");
         let said = refused(&GOOD.replace("127.0.0.1:2", "0.0.0.0:2"));
         assert!(said.contains("not loopback"), "{said}");
     }

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use openraft_rt_tokio::TokioRuntime;
-use quorate_raft::{GroupStatus, Raft};
+use quorate_crank::Groups;
+use quorate_raft::GroupStatus;
 use quorate_storage::{Log, LogCounts};
 use quorate_transport::{Counts, LaneCounts, PeerState, Peers, Transport};
 use quorate_types::metrics::Page;
@@ -18,7 +19,7 @@ use crate::policies::Policies;
 pub(crate) struct Rooms {
     pub(crate) transport: Transport,
     pub(crate) log: Log<TokioRuntime, FileDisk>,
-    pub(crate) raft: Raft<TokioRuntime, FileDisk>,
+    pub(crate) groups: Groups<TokioRuntime, FileDisk>,
     pub(crate) policies: Policies,
     pub(crate) agents: Arc<AgentHost>,
 }
@@ -28,7 +29,7 @@ impl Rooms {
     pub(crate) fn write(&self, page: &mut Page) {
         transport(page, &self.transport.counts(), &self.transport.peers());
         log(page, &self.log.counts());
-        group(page, &self.raft.status());
+        self::groups(page, &self.groups.statuses());
         guards(page, &self.policies.guards(), self.policies.stand_ins());
         let engines = [("policy", self.policies.compiles()), ("agent", self.agents.compiles())];
         compiles(page, engines);
@@ -158,33 +159,39 @@ fn log(page: &mut Page, counts: &LogCounts) {
 }
 
 /// A Raft group.
-fn group(page: &mut Page, status: &GroupStatus) {
-    let group = status.group.to_string();
-    let of = |value: u64| [([("group", group.as_str())], value)];
+fn groups(page: &mut Page, statuses: &[GroupStatus]) {
+    let names: Vec<String> = statuses.iter().map(|status| status.group.to_string()).collect();
+    let of = |value: fn(&GroupStatus) -> u64| {
+        let values = names.iter().zip(statuses);
+        values.map(move |(name, status)| ([("group", name.as_str())], value(status)))
+    };
     for (name, help, value) in [
-        ("quorate_raft_last_log_index", "The last entry in the log.", status.last_log.0),
         (
-            "quorate_raft_committed_index",
-            "The last entry known to be committed.",
-            status.committed.0,
+            "quorate_raft_last_log_index",
+            "The last entry in the log.",
+            (|status| status.last_log.0) as fn(&GroupStatus) -> u64,
         ),
-        (
-            "quorate_raft_snapshot_index",
-            "The last entry in the newest snapshot.",
-            status.snapshot.0,
-        ),
-        ("quorate_raft_purged_index", "The last entry cut off the log.", status.purged.0),
-        ("quorate_raft_leader", "The leading node, 0 while none is known.", number(status.leader)),
+        ("quorate_raft_committed_index", "The last entry known to be committed.", |status| {
+            status.committed.0
+        }),
+        ("quorate_raft_snapshot_index", "The last entry in the newest snapshot.", |status| {
+            status.snapshot.0
+        }),
+        ("quorate_raft_purged_index", "The last entry cut off the log.", |status| status.purged.0),
+        ("quorate_raft_leader", "The leading node, 0 while none is known.", |status| {
+            number(status.leader)
+        }),
     ] {
         page.gauges(name, help, of(value));
     }
-    if let Some(age) = status.quorum_ack_age {
-        page.gauges(
-            "quorate_raft_quorum_ack_age_seconds",
-            "On a leader, how long ago a quorum last answered.",
-            [([("group", group.as_str())], age.as_secs_f64())],
-        );
-    }
+    let ages = names.iter().zip(statuses).filter_map(|(name, status)| {
+        Some(([("group", name.as_str())], status.quorum_ack_age?.as_secs_f64()))
+    });
+    page.gauges(
+        "quorate_raft_quorum_ack_age_seconds",
+        "On a leader, how long ago a quorum last answered.",
+        ages,
+    );
 }
 
 fn number(node: Option<NodeId>) -> u64 {

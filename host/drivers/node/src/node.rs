@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use openraft_rt_tokio::TokioRuntime;
-use quorate_crank::{BlobExchange, Crank, Handle, Mailbox, Parts, Post};
+use quorate_crank::{BlobExchange, Crank, Groups, Handle, Mailbox, Parts, Post};
 use quorate_kernel::{Kernel, KernelConfig, LEASE_TERM, LocalAgent, MemberInfo};
 use quorate_raft::{Raft, RaftOptions};
 use quorate_storage::Log;
 use quorate_transport::{PeerAddress, Transport, TransportOptions};
-use quorate_types::{Digest, Door, Faults, GroupId, NodeId, Time};
+use quorate_types::{Digest, Door, Faults, NodeId, Time};
 use quorate_wasm::{
     AgentHost, AgentLimits, CompileCache, Grants, PolicyHost, PolicyLimits, builtin,
 };
@@ -131,19 +131,25 @@ impl Node {
             transport.shutdown().await;
             return Err(StartError::Admission { dir: dir.clone(), source });
         }
-        let mut options = RaftOptions::new(config.id(), GroupId::SYSTEM, voters);
-        options.profile = config.raft.profile.into();
-        options.faults = faults.clone();
-        let observer = Arc::new(mailbox.clone());
-        let raft = Raft::start(options, log.clone(), snapshots, transport.clone(), observer)
-            .await
-            .map_err(StartError::Raft)?;
+        let layout = config.layout();
+        let mut rafts = Vec::new();
+        for group in layout.groups() {
+            let mut options = RaftOptions::new(config.id(), group, voters.clone());
+            options.layout = layout;
+            options.profile = config.raft.profile.into();
+            options.faults = faults.clone();
+            let (log, snapshots) = (log.clone(), snapshots.clone());
+            let observer = Arc::new(mailbox.clone());
+            let raft = Raft::start(options, log, snapshots, transport.clone(), observer);
+            rafts.push(raft.await.map_err(StartError::Raft)?);
+        }
+        let groups = Groups::new(layout, rafts);
         let blobs = BlobExchange::new(config.id(), config.members.len(), blobs, transport.clone());
-        post.open(raft.clone(), blobs.clone());
+        post.open(groups.clone(), blobs.clone());
         let (policies, agents) = (components.policies.clone(), Arc::clone(&components.host));
         let parts = Parts {
             mailbox,
-            raft,
+            groups,
             blobs,
             wire: transport.clone(),
             guests: Arc::new(components),
@@ -154,7 +160,7 @@ impl Node {
         let rooms = Rooms {
             transport: transport.clone(),
             log: log.clone(),
-            raft: handle.raft().clone(),
+            groups: handle.groups().clone(),
             policies,
             agents,
         };
@@ -303,6 +309,7 @@ fn kernel_config(config: &NodeConfig, components: &Components) -> KernelConfig {
         .collect();
     KernelConfig {
         node: config.id(),
+        layout: config.layout(),
         members,
         api: Some(format!("http://{}", config.api.listen)),
         boot: u64::from_le_bytes(entropy()),

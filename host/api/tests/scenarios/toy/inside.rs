@@ -10,8 +10,8 @@ use quorate_types::view::{
 };
 use quorate_types::{
     AgentId, AgentSpec, CapabilitySet, Digest, Event, EventKind, GroupId, Incarnation, Index,
-    LoadReading, NodeId, Payload, PolicyEpoch, Refusal, Reply, Request, Submission, TaskId,
-    TaskSpec, TaskState, Term, Time, Token,
+    LoadReading, NodeId, Payload, PolicyEpoch, Refusal, Reply, Request, Revision, Submission,
+    TaskId, TaskSpec, TaskState, Term, Time, Token,
 };
 
 /// What a lease lasts, milliseconds; nothing here lets one end.
@@ -99,8 +99,10 @@ impl Inside {
     }
 
     fn happen(&mut self, kind: EventKind) {
-        let index = self.events.last().map_or(0, |event| event.revision.0.0) + 1;
-        self.events.push(Event { revision: (Index(index), 0), kind });
+        let index = Index(self.events.len() as u64 + 1);
+        let mut revision = Revision::default();
+        revision.advance(GroupId::SYSTEM, (index, 0));
+        self.events.push(Event { revision, kind });
     }
 
     fn task(&mut self, id: TaskId) -> Result<&mut TaskView, Refusal> {

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use quorate_types::door::{Borrowed, Pending, Source};
 use quorate_types::view::{CallEvent, CallSpec};
 use quorate_types::{
-    AgentId, Digest, Door, Event, Index, Payload, PolicyEpoch, Refusal, Reply, Request, TaskSpec,
+    AgentId, Digest, Door, Event, GroupId, Index, Payload, PolicyEpoch, Refusal, Reply, Request,
+    Revision, TaskSpec,
 };
 use tokio::sync::watch;
 
@@ -148,11 +149,13 @@ impl Door for Toy {
         Box::pin(future::ready(found.ok_or_else(none)))
     }
 
-    fn events(&self, after: Option<(Index, u32)>) -> Box<dyn Source<Result<Event, Refusal>>> {
+    fn events(&self, after: Option<Revision>) -> Box<dyn Source<Result<Event, Refusal>>> {
         let inside = self.inside();
-        let now = inside.events.last().map_or((Index(0), 0), |event| event.revision);
-        let lost = after.is_some_and(|(index, _)| index.0 < inside.compacted);
-        Box::new(Feed { toy: self.clone(), after: after.unwrap_or(now), lost })
+        let now = inside.events.last().map(|event| event.revision.clone());
+        let place = |revision: &Revision| revision.at(GroupId::SYSTEM).unwrap_or((Index(0), 0));
+        let lost = after.as_ref().is_some_and(|after| place(after).0.0 < inside.compacted);
+        let after = place(&after.or(now).unwrap_or_default());
+        Box::new(Feed { toy: self.clone(), after, lost })
     }
 
     fn ready(&self) -> Result<(), String> {
@@ -201,10 +204,11 @@ impl Feed {
         }
         let mut changed = self.toy.0.changed.subscribe();
         loop {
-            let next =
-                self.toy.inside().events.iter().find(|event| event.revision > self.after).cloned();
+            let place = |event: &Event| event.revision.at(GroupId::SYSTEM);
+            let later = |event: &&Event| place(event) > Some(self.after);
+            let next = self.toy.inside().events.iter().find(later).cloned();
             if let Some(event) = next {
-                self.after = event.revision;
+                self.after = place(&event).unwrap_or(self.after);
                 return Some(Ok(event));
             }
             changed.changed().await.ok()?;

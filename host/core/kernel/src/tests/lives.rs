@@ -42,8 +42,14 @@ impl One {
     /// The leader numbers the node's life.
     fn number(&mut self) {
         let asked = self.asked();
-        let [(id, Errand::NodeUp { api, boot })] = &asked[..] else { panic!("{asked:?}") };
-        let up = NodeUp { node: NODE, name: "one".into(), api: api.clone(), boot: *boot };
+        let [(id, Errand::NodeUp { api, shards, boot })] = &asked[..] else { panic!("{asked:?}") };
+        let up = NodeUp {
+            node: NODE,
+            name: "one".into(),
+            api: api.clone(),
+            shards: *shards,
+            boot: *boot,
+        };
         let Outcome::NodeUp(life) = self.apply(SystemCommand::NodeUp(up)) else {
             panic!("a life has a number")
         };
@@ -70,7 +76,8 @@ impl One {
 
     /// The leader leases a task to this life of an agent.
     fn lease(&mut self, capability: &str, agent: AgentId, incarnation: Incarnation) -> TaskId {
-        let submission = Submission { spec: task(capability), nonce: (1, 1, self.index(GroupId::SYSTEM)) };
+        let submission =
+            Submission { spec: task(capability), nonce: (1, 1, self.index(GroupId::SYSTEM)) };
         let Outcome::Submitted(each) = self.apply(ShardCommand::Submit(vec![submission])) else {
             panic!("a submission is answered with its tasks")
         };
@@ -198,7 +205,11 @@ fn an_agent_that_the_log_will_not_have_is_not_proposed_for_ever() {
     let mut one = One::with_agents(&["echo", &unfit]);
     let before = one.index(GroupId::SYSTEM);
     one.pass(Duration::from_secs(5));
-    assert_eq!(one.index(GroupId::SYSTEM), before, "a refusal of the agent itself is the last word");
+    assert_eq!(
+        one.index(GroupId::SYSTEM),
+        before,
+        "a refusal of the agent itself is the last word"
+    );
     let task = one.submit("echo");
     assert_eq!(one.state(task), TaskState::Leased, "the others work");
 }

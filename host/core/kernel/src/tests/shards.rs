@@ -117,7 +117,8 @@ fn an_agent_that_ends_is_fenced_in_every_shard() {
     let tasks = one.submit_keyed("echo", &keys);
     let held = one.take_four((agent, incarnation));
     assert_eq!(groups_of(&held).len(), 2, "of both shards");
-    let Reply::Agents(agents) = one.reply(Request::Agents(AgentFilter::default(), Consistency::Linearizable))
+    let Reply::Agents(agents) =
+        one.reply(Request::Agents(AgentFilter::default(), Consistency::Linearizable))
     else {
         panic!("asked for agents")
     };
@@ -161,7 +162,11 @@ fn a_read_at_a_follower_waits_until_it_has_applied_what_the_leaders_name() {
     let ask = one.ask(Request::Tasks(filter.clone(), Consistency::Linearizable));
     let later = one.ask(Request::Tasks(filter, Consistency::Linearizable));
     let questions = one.questions();
-    assert_eq!(questions.len(), 2, "one to each shard's leader; the second read waits: {questions:?}");
+    assert_eq!(
+        questions.len(),
+        2,
+        "one to each shard's leader; the second read waits: {questions:?}"
+    );
     for (id, group) in questions {
         let index = if group == S1 { Index(1) } else { Index(0) };
         one.told_barrier(id, index);

@@ -22,7 +22,8 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use quorate_types::{
-    AgentId, EventKind, Faults, GroupId, Incarnation, Index, PolicyEpoch, Refusal, TaskId, Time, Token,
+    AgentId, EventKind, Faults, GroupId, Incarnation, Index, PolicyEpoch, Refusal, TaskId, Time,
+    Token,
 };
 
 use crate::bounds::Bounds;

@@ -215,7 +215,8 @@ fn the_same_key_is_the_same_task_and_another_body_a_conflict() {
     let elsewhere = TaskSpec { namespace: "other".to_owned(), ..keyed("b") };
     let elsewhere = world.submit_with_nonce(elsewhere, 4).expect("a key is a namespace's own");
     assert_ne!(elsewhere.id, first.id);
-    let restored = crate::Ledger::restore(crate::Ledger::new(&Faults::none()), &world.ledger.snapshot());
+    let restored =
+        crate::Ledger::restore(crate::Ledger::new(&Faults::none()), &world.ledger.snapshot());
     world.ledger = restored.expect("a snapshot");
     assert_eq!(world.submit_with_nonce(keyed("a"), 5), Ok(again));
 }

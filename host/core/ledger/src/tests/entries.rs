@@ -3,7 +3,8 @@
 
 use quorate_types::door::AgentFilter;
 use quorate_types::{
-    AgentId, Faults, GroupId, Incarnation, Index, Layout, NodeId, PolicyEpoch, Submission, TaskId, Time, Token,
+    AgentId, Faults, GroupId, Incarnation, Index, Layout, NodeId, PolicyEpoch, Submission, TaskId,
+    Time, Token,
 };
 
 use super::fixture::{N1, World, activation, agent, assignment, complete, fail, task};
@@ -21,6 +22,7 @@ fn one_of_each() -> Vec<Command> {
             node: N1,
             name: "one".to_owned(),
             api: Some("127.0.0.1:1".to_owned()),
+            shards: 1,
             boot: u64::MAX,
         }),
         SystemCommand::NodeDown(NodeDown { node: N1, incarnation, reason: reason.clone() }),
@@ -168,9 +170,8 @@ fn a_group_takes_commands_of_its_own_machine_and_snapshots_of_its_own() {
     for command in one_of_each() {
         let entry = command.encode(Time(9));
         let system = matches!(command, Command::System(_));
-        let refused = |group| {
-            matches!(of(group).apply(Index(1), &entry), Err(ApplyError::Role { .. }))
-        };
+        let refused =
+            |group| matches!(of(group).apply(Index(1), &entry), Err(ApplyError::Role { .. }));
         assert_eq!((refused(0), refused(1)), (!system, system), "{command:?}");
     }
     let other = Ledger::restore(of(2), &of(1).snapshot());

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use quorate_types::view::{Submitted, TaskView};
 use quorate_types::{
-    AgentId, AgentSpec, EventKind, Faults, GroupId, Incarnation, Index, Layout, LoadReading, NodeId, Payload,
-    PolicyEpoch, Refusal, Submission, TaskId, TaskSpec, TaskState, Time, Token,
+    AgentId, AgentSpec, EventKind, Faults, GroupId, Incarnation, Index, Layout, LoadReading,
+    NodeId, Payload, PolicyEpoch, Refusal, Submission, TaskId, TaskSpec, TaskState, Time, Token,
 };
 
 use crate::bounds::Bounds;
@@ -72,7 +72,7 @@ impl World {
 
     /// A node starts.
     pub(super) fn start(&mut self, node: NodeId, boot: u64) -> Incarnation {
-        let up = NodeUp { node, name: format!("node-{}", node.0), api: None, boot };
+        let up = NodeUp { node, name: format!("node-{}", node.0), api: None, shards: 1, boot };
         let outcome = self.outcome(SystemCommand::NodeUp(up));
         let Outcome::NodeUp(incarnation) = outcome else { panic!("{outcome:?}") };
         incarnation

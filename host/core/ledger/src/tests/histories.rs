@@ -7,8 +7,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use quorate_types::{
-    AgentId, Faults, GroupId, Incarnation, Index, NodeId, PolicyEpoch, Submission, TaskId, TaskSpec,
-    TaskState, Time, Timeouts, Token,
+    AgentId, Faults, GroupId, Incarnation, Index, NodeId, PolicyEpoch, Submission, TaskId,
+    TaskSpec, TaskState, Time, Timeouts, Token,
 };
 
 use super::fixture::{activation, agent, assignment, complete, fail, task, text};
@@ -176,7 +176,7 @@ impl History {
             Move::Submit { kind, key, body, hasty } => self.submit(kind, key, body, hasty),
             Move::NodeUp { node, boot } => {
                 let node = NodeId(node);
-                let up = NodeUp { node, name: node.to_string(), api: None, boot };
+                let up = NodeUp { node, name: node.to_string(), api: None, shards: 1, boot };
                 self.apply(SystemCommand::NodeUp(up));
             }
             Move::NodeDown { node, lag } => {
@@ -264,7 +264,10 @@ impl History {
             restored.shard.places, self.one.shard.places,
             "places are a function of records"
         );
-        assert_eq!(Ledger::adoptions(&restored, &restored), Ledger::adoptions(&self.one, &self.one));
+        assert_eq!(
+            Ledger::adoptions(&restored, &restored),
+            Ledger::adoptions(&self.one, &self.one)
+        );
         assert_eq!(restored.snapshot(), snapshot);
         self.other = restored;
     }

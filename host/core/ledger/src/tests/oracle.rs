@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_types::{AgentId, EventKind, Incarnation, Index, PolicyEpoch, TaskId, TaskState, Time, Token};
+use quorate_types::{
+    AgentId, EventKind, Incarnation, Index, PolicyEpoch, TaskId, TaskState, Time, Token,
+};
 
 use crate::{Assignment, Ledger, Outcome, SLOT_BALANCER, ShardCommand, Standing, Unassigned};
 

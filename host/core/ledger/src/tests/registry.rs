@@ -10,7 +10,7 @@ use quorate_types::{
 use super::fixture::{N1, World, agent, states, task};
 use crate::bounds::{Bounds, SLOTS_MAX};
 use crate::{
-    Activate, AgentAdoption, ApplyError, Command, Ledger, NodeDown, Outcome, RetireAgent,
+    Activate, AgentAdoption, ApplyError, Command, Ledger, NodeDown, NodeUp, Outcome, RetireAgent,
     ShardCommand, Standing, SystemCommand,
 };
 
@@ -198,4 +198,13 @@ fn what_was_read_before_a_record_is_passed_over() {
     };
     world.apply(ShardCommand::AdoptAgents { from: stale.index(), agents: vec![forget] });
     assert_eq!(world.ledger.assignable(agent), Some(second), "and if it does not, apply does");
+}
+
+#[test]
+fn a_node_with_another_number_of_shards_is_refused() {
+    let mut world = World::new();
+    world.start(N1, 1);
+    let up = NodeUp { node: N2, name: "two".to_owned(), api: None, shards: 2, boot: 1 };
+    let refusal = world.refusal(SystemCommand::NodeUp(up));
+    assert!(refusal.to_string().contains("set `shards = 1`"), "{refusal}");
 }

@@ -124,7 +124,7 @@ pub(crate) async fn walk<RT: AsyncRuntime, D: Disk, W: Wire>(
         if matches!(step, Select2::First(_)) || inputs.is_closed() {
             break;
         }
-        let view = parts.raft.view();
+        let view = parts.groups.views();
         let ripe = parts.blobs.ripe(folder, |blob| view.refers_to(blob)).await;
         folder = folder.wrapping_add(1);
         if !ripe.is_empty() && inputs.push(Input::Unused(ripe)).is_err() {
