@@ -82,13 +82,17 @@ impl<D: Disk> Blobs<D> {
         if found != digest {
             return Err(BlobError::Mismatch { wanted: digest, found });
         }
+        let (dir, name) = place_of(&digest);
+        self.make_folder(&dir).await?;
         match self.get(digest).await {
-            Ok(Some(_)) => return Ok(()),
+            // Content is durable before it has its name; the name may be younger than the last sync,
+            // where a process died between the two.
+            Ok(Some(_)) => {
+                return Ok(self.disk.sync_dir(&dir).await.map_err(failed("sync", &dir))?);
+            }
             Ok(None) | Err(BlobError::Mismatch { .. }) => {}
             Err(error @ (BlobError::Disk(_) | BlobError::TooLarge { .. })) => return Err(error),
         }
-        let (dir, name) = place_of(&digest);
-        self.make_folder(&dir).await?;
         let number = self.shared.writes.fetch_add(1, Ordering::Relaxed);
         let temporary = format!("{TEMPORARY}/{number}");
         Ok(write_whole(&self.disk, &temporary, (&dir, &name), [content]).await?)
@@ -221,6 +225,23 @@ mod tests {
             assert_eq!(blobs.list().await.expect("listed"), [kept]);
             assert!(blobs.has(kept).await.expect("asked"));
             assert!(!blobs.remove(gone).await.expect("asked"), "it is not here");
+        });
+    }
+
+    #[test]
+    fn a_blob_found_without_a_durable_name_gets_one_before_it_is_acknowledged() {
+        sim(async {
+            let disk = MemoryDisk::new();
+            let (digest, text) = content("renamed, and then the process died");
+            let (dir, name) = place_of(&digest);
+            let file = disk.open("blobs/tmp/0", quorate_types::Open::New).await.expect("new");
+            file.write_and_sync(0, text.clone()).await.expect("durable");
+            disk.rename("blobs/tmp/0", &format!("{dir}/{name}")).await.expect("renamed");
+            let disk = disk.kill();
+            let blobs = Blobs::open(disk.clone()).await.expect("opens");
+            blobs.put(digest, text.clone()).await.expect("kept");
+            let blobs = Blobs::open(disk.crash()).await.expect("opens");
+            assert_eq!(blobs.get(digest).await.expect("sound"), Some(text));
         });
     }
 

@@ -86,8 +86,7 @@ impl FileDisk {
             let path = path.to_owned();
             move |source| FileDiskError::Io { act, path, source }
         };
-        let make = DirBuilder::new().recursive(true).mode(DIR_MODE).create(root);
-        make.map_err(failed("create", root))?;
+        make_root(root).map_err(failed("create", root))?;
         let path = root.join(LOCK);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
@@ -163,6 +162,23 @@ impl Disk for FileDisk {
         // and needs none, since a file in its place would be an error of the caller's own.
         self.run(move || File::open(place)?.sync_all()).await
     }
+}
+
+/// Makes the data directory and its name durable: one that vanished with the power would be taken
+/// for an emptied one, and its node refused.
+fn make_root(root: &Path) -> io::Result<()> {
+    if root.is_dir() {
+        return Ok(());
+    }
+    let is_there = |above: &&Path| above.as_os_str().is_empty() || above.is_dir();
+    let made = root.ancestors().skip(1).take_while(|above| !is_there(above)).count();
+    DirBuilder::new().recursive(true).mode(DIR_MODE).create(root)?;
+    // Each new folder's name lies in the one above it, the last of which was there before.
+    for above in root.ancestors().skip(1).take(made + 1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        File::open(above)?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn open_file(place: &Path, how: Open) -> io::Result<File> {
