@@ -16,6 +16,7 @@ use quorate_types::{
 
 use crate::ledger::{Ledger, SLOT_BALANCER};
 use crate::record::{Stage, Task};
+use crate::roster::Roster;
 use crate::shard::{Places, SHARD};
 use crate::system::{Agent, Node, Policy};
 
@@ -262,6 +263,11 @@ impl Ledger {
     /// A node of record.
     pub fn node(&self, id: NodeId) -> Option<&Node> {
         self.system.nodes.get(&id).map(Arc::as_ref)
+    }
+
+    /// The cluster's members; two equal pointers are one list.
+    pub const fn roster(&self) -> &Arc<Roster> {
+        &self.system.roster
     }
 
     /// What is in a slot.

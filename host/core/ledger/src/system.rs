@@ -19,6 +19,7 @@ use crate::bounds::{
 };
 use crate::command::{Activate, NodeDown, NodeUp, RetireAgent, SystemCommand};
 use crate::outcome::Outcome;
+use crate::roster::Roster;
 use crate::set_hash::{Mark, SetHash, canonical};
 use crate::shard::Moment;
 
@@ -107,6 +108,7 @@ pub(crate) struct System {
     pub(crate) nodes: OrdMap<NodeId, Arc<Node>>,
     pub(crate) agents: OrdMap<AgentId, Arc<Agent>>,
     pub(crate) policies: OrdMap<String, Arc<Policy>>,
+    pub(crate) roster: Arc<Roster>,
     /// Agents by namespace and name; derived.
     pub(crate) names: OrdMap<Arc<(String, String)>, AgentId>,
     /// Agents that live; derived.
@@ -143,26 +145,30 @@ impl System {
         effects: &mut Effects,
     ) -> Outcome {
         let step = match command {
-            SystemCommand::NodeUp(up) => Ok(self.node_up(at, up, effects)),
+            SystemCommand::NodeUp(up) => self.node_up(at, up, effects),
             SystemCommand::NodeDown(down) => self.node_down(at, down, effects),
             SystemCommand::RegisterAgent(spec) => self.register(spec, effects),
             SystemCommand::RetireAgent(retire) => self.retire_agent(at, retire, effects),
             SystemCommand::ActivatePolicy(activate) => self.activate(at, activate, effects),
             SystemCommand::RaiseFeatureLevel(level) => self.raise(level),
+            SystemCommand::SeedMembers(members) => self.seed_members(members),
+            SystemCommand::AdmitMember(member) => self.admit_member(member),
+            SystemCommand::RemoveMember(id) => self.remove_member(at, id, effects),
         };
         step.unwrap_or_else(Outcome::Refused)
     }
 
-    fn node_up(&mut self, at: Moment, up: NodeUp, effects: &mut Effects) -> Outcome {
+    fn node_up(&mut self, at: Moment, up: NodeUp, effects: &mut Effects) -> Step {
+        self.expect_member(up.node)?;
         let before = self.nodes.get(&up.node).cloned();
         if let Some(node) = before.iter().find(|node| node.down.is_none() && node.boot == up.boot) {
-            return Outcome::NodeUp(node.incarnation);
+            return Ok(Outcome::NodeUp(node.incarnation));
         }
         let incarnation = Incarnation(before.map_or(0, |node| node.incarnation.0) + 1);
         let NodeUp { node: id, name, api, boot } = up;
         self.store_node(Node { id, incarnation, name, api, boot, down: None });
         self.retire_agents_of(at, id, "its node started again", effects);
-        Outcome::NodeUp(incarnation)
+        Ok(Outcome::NodeUp(incarnation))
     }
 
     fn node_down(&mut self, at: Moment, down: NodeDown, effects: &mut Effects) -> Step {
@@ -182,7 +188,13 @@ impl System {
         Ok(Outcome::Done)
     }
 
-    fn retire_agents_of(&mut self, at: Moment, node: NodeId, why: &str, effects: &mut Effects) {
+    pub(crate) fn retire_agents_of(
+        &mut self,
+        at: Moment,
+        node: NodeId,
+        why: &str,
+        effects: &mut Effects,
+    ) {
         let agents = self.live.iter().filter_map(|id| self.agents.get(id));
         let hosted: Vec<_> = agents.filter(|agent| agent.spec.node == node).cloned().collect();
         for agent in hosted {
@@ -376,6 +388,7 @@ impl System {
     pub(crate) fn sum(&self) -> SetHash {
         let mut sum = self.sum;
         sum.add(Mark::of("system", &self.counters));
+        self.add_roster(&mut sum);
         sum
     }
 
@@ -383,6 +396,7 @@ impl System {
     pub(crate) fn recompute_sum(&self) -> SetHash {
         let mut sum = SetHash::default();
         sum.add(Mark::of("system", &self.counters));
+        self.add_roster(&mut sum);
         self.nodes.values().for_each(|node| sum.add(Mark::of("node", &**node)));
         self.agents.values().for_each(|agent| sum.add(Mark::of("agent", &**agent)));
         self.policies.values().for_each(|policy| sum.add(Mark::of("policy", &**policy)));
