@@ -108,6 +108,13 @@ pub enum SubmitError {
         /// How much that is, bytes.
         queued_bytes: usize,
     },
+    /// The disk is full and what is allocated is kept for votes and marks. Wait with
+    /// [`Log::room`](crate::Log::room): it works again when there is space.
+    #[error("the disk is full: appends may take {left} bytes more until there is space again")]
+    Full {
+        /// How much would have been taken, bytes.
+        left: usize,
+    },
     /// A body larger than a segment holds.
     #[error("a body of {got} bytes where a segment holds at most {limit}")]
     TooLarge {

@@ -17,7 +17,7 @@ use super::frame::{
 };
 use super::pen::{narrow, wide};
 use super::replay::Replay;
-use super::segments::{Active, DIR, NEW, is_usable, number_of, path_of};
+use super::segments::{Active, DIR, NEW, SPARE, is_usable, number_of, path_of};
 use super::writer::Live;
 use super::{LogOptions, OpenError};
 use crate::disk_error::{DiskError, failed};
@@ -259,7 +259,8 @@ async fn clear_away<D: Disk>(
         gone.push(NEW.to_owned());
     }
     let mut free = Vec::new();
-    for path in dead.map(|number| path_of(*number)) {
+    let spare = names.iter().any(|name| SPARE.ends_with(name.as_str())).then(|| SPARE.to_owned());
+    for path in dead.map(|number| path_of(*number)).chain(spare) {
         if is_usable(disk, &path, options.segment_bytes).await? {
             free.push(path);
         } else {
