@@ -21,6 +21,7 @@ use quorate_types::{Disk, Lane, NodeId};
 
 use crate::assembly::{Assembly, Step};
 use crate::instance::{Instance, Slot};
+use crate::log::LogStore;
 use crate::message::{
     Append, Ballot, Chunk, Frame, FrameError, Message, Transfer, Transferred, Voted,
 };
@@ -51,6 +52,7 @@ struct Queued<RT: AsyncRuntime> {
 pub(crate) struct Inbound<RT: AsyncRuntime, D: Disk> {
     slot: Arc<Slot<RT, D>>,
     outbox: Arc<Outbox<RT>>,
+    log: LogStore<RT, D>,
     appends: MpscTx<RT, Queued<RT>>,
     /// Tasks that answer something urgent now.
     urgent: Arc<AtomicUsize>,
@@ -59,10 +61,14 @@ pub(crate) struct Inbound<RT: AsyncRuntime, D: Disk> {
 
 impl<RT: AsyncRuntime, D: Disk> Inbound<RT, D> {
     /// Also begins the task that takes appends; it ends when this is dropped.
-    pub(crate) fn new(slot: Arc<Slot<RT, D>>, outbox: Arc<Outbox<RT>>) -> Self {
+    pub(crate) fn new(
+        slot: Arc<Slot<RT, D>>,
+        outbox: Arc<Outbox<RT>>,
+        log: LogStore<RT, D>,
+    ) -> Self {
         let (appends, queue) = RT::Mpsc::channel(APPENDS_QUEUED_MAX);
         drop(RT::spawn(take_appends(Arc::clone(&slot), Arc::clone(&outbox), queue)));
-        Self { slot, outbox, appends, urgent: Arc::default(), arriving: Arc::default() }
+        Self { slot, outbox, log, appends, urgent: Arc::default(), arriving: Arc::default() }
     }
 
     /// Takes one frame. Waits only while appends are queued up.
@@ -74,6 +80,11 @@ impl<RT: AsyncRuntime, D: Disk> Inbound<RT, D> {
     ) -> Result<(), FrameError> {
         let Frame { id, message, group: _checked_by_the_caller } = Frame::decode(frame)?;
         match message {
+            // Not taken, so never acknowledged: the leader sends it again. Taken, it would hold up
+            // openraft, and with it votes and heartbeats, until there is space.
+            Message::Append(append) if lane == Lane::Append && self.log.is_full() => {
+                tracing::debug!(%from, entries = append.entries.len(), "the disk is full");
+            }
             Message::Append(append) if lane == Lane::Append => {
                 let queued = Queued { from, lane, id, request: request(append) };
                 if self.appends.send(queued).await.is_err() {

@@ -54,6 +54,11 @@ impl<RT: AsyncRuntime, D: Disk> LogStore<RT, D> {
         }
     }
 
+    /// Whether the disk is full: then entries of others are not taken either.
+    pub(crate) fn is_full(&self) -> bool {
+        self.log.is_full()
+    }
+
     fn entries(&self, from: Index, to: Index) -> io::Result<Vec<Entry>> {
         if from >= to {
             return Ok(Vec::new());
@@ -191,7 +196,7 @@ impl<RT: AsyncRuntime, D: Disk> RaftLogStorage<Tc<RT>> for LogStore<RT, D> {
             });
             match submitted {
                 // Another group took the room.
-                Err(SubmitError::Busy { .. }) => {}
+                Err(SubmitError::Busy { .. } | SubmitError::Full { .. }) => {}
                 other => return other.map_err(io::Error::other),
             }
         }

@@ -35,6 +35,9 @@ pub enum ProposeError {
     /// Not taken: too many wait already.
     #[error("{0} proposals and reads wait already")]
     Busy(usize),
+    /// Not taken: the disk is full. It works again when there is space.
+    #[error("the disk is full")]
+    DiskFull,
     /// Not taken: larger than a command may be.
     #[error("a command of {got} bytes; the limit is {limit}")]
     TooLarge {
@@ -126,13 +129,18 @@ impl<RT: AsyncRuntime, D: Disk> Raft<RT, D> {
     }
 
     fn leading_instance(&self) -> Result<Instance<RT, D>, ProposeError> {
-        self.inner.slot.current().ok_or_else(|| {
+        let instance = self.inner.slot.current().ok_or_else(|| {
             if self.inner.slot.has_ended() {
                 ProposeError::Stopped
             } else {
                 ProposeError::NotLeader { leader: None }
             }
-        })
+        })?;
+        // What room there is serves elections and what was taken before.
+        if self.inner.log.is_full() && self.status().leads {
+            return Err(ProposeError::DiskFull);
+        }
+        Ok(instance)
     }
 
     fn not_reading(&self) -> ReadError {

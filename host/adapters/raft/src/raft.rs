@@ -121,6 +121,7 @@ pub(crate) struct Inner<RT: AsyncRuntime, D: Disk> {
     machine: Arc<Machine>,
     outbox: Arc<Outbox<RT>>,
     inbound: Inbound<RT, D>,
+    pub(crate) log: LogStore<RT, D>,
     /// Proposals and reads that wait for an answer.
     pub(crate) waiting: Arc<AtomicUsize>,
     stop: Mutex<Option<OneshotTx<RT, ()>>>,
@@ -164,14 +165,26 @@ impl<RT: AsyncRuntime, D: Disk> Raft<RT, D> {
             .map_err(|reason| StartError::Begin { group, reason })?;
 
         let slot = Arc::new(Slot::new(instance));
-        let inbound = Inbound::new(Arc::clone(&slot), Arc::clone(&outbox));
+        let log = opener.log.clone();
+        let inbound = Inbound::new(Arc::clone(&slot), Arc::clone(&outbox), log.clone());
         let (stop, stopped) = RT::Oneshot::channel();
         let (tell_ended, ended) = RT::Watch::channel(false);
         let supervisor = Supervisor::new(group, opener, Arc::clone(&slot), observer);
         drop(RT::spawn(supervisor.run(stopped, tell_ended)));
         let (waiting, stop) = (Arc::default(), Mutex::new(Some(stop)));
-        let inner =
-            Inner { node, group, profile, slot, machine, outbox, inbound, waiting, stop, ended };
+        let inner = Inner {
+            node,
+            group,
+            profile,
+            slot,
+            machine,
+            outbox,
+            inbound,
+            log,
+            waiting,
+            stop,
+            ended,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -1,6 +1,7 @@
 //! Whole groups in one process: the same scenarios on tokio and under a seed.
 
 mod cluster;
+mod full_disk;
 mod judges;
 mod mesh;
 mod scenarios;

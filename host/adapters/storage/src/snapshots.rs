@@ -86,6 +86,16 @@ pub enum SnapshotError {
     },
 }
 
+impl SnapshotError {
+    /// Whether there was no space. What was there counts as before, and the same may work later.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Disk(error) => error.is_full(),
+            Self::Damaged { .. } | Self::Format { .. } => false,
+        }
+    }
+}
+
 /// The snapshots of a node's groups. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Snapshots<D> {

@@ -81,7 +81,7 @@ impl<RT: AsyncRuntime> Filling<RT> {
             let filled = fill_spare(disk, size).await;
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(filled);
             // A log that has ended meanwhile needs no spare.
-            drop(tell.send(()));
+            tell.send(()).ok();
         });
         Self { result, done }
     }

@@ -116,3 +116,20 @@ fn a_block_of_another_snapshot_or_place_is_refused() {
         assert_eq!(snapshots.latest(GROUP).await.expect("sound"), Some((meta(80), text)));
     });
 }
+
+#[test]
+fn a_full_disk_keeps_the_older_one_and_gives_back_what_it_took() {
+    sim(async {
+        let disk = MemoryDisk::new();
+        let snapshots = Snapshots::open(disk.clone()).await.expect("opens");
+        snapshots.write(GROUP, meta(1), body(10)).await.expect("written");
+        disk.fill_after(BLOCK_BYTES + 100);
+        let refused = snapshots.write(GROUP, meta(2), body(3 * BLOCK_BYTES)).await;
+        assert!(refused.is_err_and(|error| error.is_full()));
+        assert_eq!(disk.paths().len(), 1, "{:?}", disk.paths());
+        assert_eq!(latest(&disk.kill()).await, Some((meta(1), body(10))));
+        disk.free_up();
+        let snapshots = Snapshots::open(disk.kill()).await.expect("opens");
+        snapshots.write(GROUP, meta(2), body(3 * BLOCK_BYTES)).await.expect("there is space again");
+    });
+}
