@@ -18,6 +18,7 @@ use openraft::EntryPayload;
 use quorate_ledger::{Ledger, Outcome, RestoreError};
 use quorate_types::{EventKind, Faults, GroupId, Index};
 
+use crate::allow_list::AllowList;
 use crate::observer::Observer;
 use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, index_of, index_or_none, locked};
 
@@ -48,6 +49,8 @@ pub(crate) struct Machine {
     group: GroupId,
     faults: Faults,
     observer: Arc<dyn Observer>,
+    /// What the system group's ledger says of members, for every group of the node.
+    allow_list: AllowList,
     view: ArcSwap<Ledger>,
     /// Apart from the state, so that nobody waits for a batch to know it.
     applied: AtomicU64,
@@ -56,7 +59,12 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// The state before the first entry.
-    pub(crate) fn new(group: GroupId, faults: Faults, observer: Arc<dyn Observer>) -> Self {
+    pub(crate) fn new(
+        group: GroupId,
+        faults: Faults,
+        observer: Arc<dyn Observer>,
+        allow_list: AllowList,
+    ) -> Self {
         let ledger = Ledger::new(&faults);
         let view = ArcSwap::from_pointee(ledger.clone());
         let state = State {
@@ -67,7 +75,7 @@ impl Machine {
             failure: None,
         };
         let applied = AtomicU64::new(0);
-        Self { group, faults, observer, view, applied, state: Mutex::new(state) }
+        Self { group, faults, observer, allow_list, view, applied, state: Mutex::new(state) }
     }
 
     /// The newest published state.
@@ -142,6 +150,9 @@ impl Machine {
     fn show(&self, state: &State) -> (Arc<Ledger>, Index) {
         let view = Arc::new(state.ledger.clone());
         let last = index_or_none(state.applied.as_ref());
+        if self.group == GroupId::SYSTEM {
+            self.allow_list.follow(view.roster());
+        }
         self.view.store(Arc::clone(&view));
         self.applied.store(last.0, Ordering::Release);
         (view, last)
@@ -223,7 +234,8 @@ mod tests {
 
     #[test]
     fn only_the_newest_instance_applies() {
-        let machine = Machine::new(GroupId(0), Faults::none(), Arc::new(Deaf));
+        let machine =
+            Machine::new(GroupId(0), Faults::none(), Arc::new(Deaf), AllowList::default());
         let sweep = Command::from(ShardCommand::Sweep).encode(Time(1));
         let old = machine.next_generation();
         assert!(machine.apply(old, &[entry(0, &sweep)]).failure.is_none());
@@ -237,7 +249,8 @@ mod tests {
 
     #[test]
     fn what_is_before_an_unknown_entry_is_applied_and_nothing_after() {
-        let machine = Machine::new(GroupId(0), Faults::none(), Arc::new(Deaf));
+        let machine =
+            Machine::new(GroupId(0), Faults::none(), Arc::new(Deaf), AllowList::default());
         let sweep = Command::from(ShardCommand::Sweep).encode(Time(1));
         let generation = machine.next_generation();
         let entries = [entry(0, &sweep), entry(1, b"unknown kind"), entry(2, &sweep)];

@@ -3,6 +3,8 @@
 mod cluster;
 mod full_disk;
 mod judges;
+mod load;
+mod members;
 mod mesh;
 mod scenarios;
 mod seeds;
