@@ -8,11 +8,14 @@
 //! wrong guess costs an election and never safety; it does void leases, which is
 //! why reads here never rely on them.
 
+use std::sync::atomic::Ordering;
+
 use openraft::ServerState;
 use openraft::raft::TransferLeaderRequest;
 use openraft_rt::{AsyncRuntime, WatchReceiver};
 use quorate_types::{Disk, NodeId};
 
+use crate::instance::Instance;
 use crate::raft::Raft;
 use crate::types::{Vote, leader_of};
 
@@ -55,21 +58,28 @@ impl<RT: AsyncRuntime, D: Disk> Raft<RT, D> {
         match RT::timeout(patience, moved).await {
             Ok(Ok(_leads)) => Ok(()),
             Ok(Err(_ended)) => Err(TransferError::Stopped),
-            Err(_late) => Err(TransferError::Late(to)),
+            Err(_late) => {
+                // openraft takes no proposal any more once it has begun to hand over, though
+                // nobody took it: only a new instance leads again.
+                self.inner.flags.restart.store(true, Ordering::Release);
+                Err(TransferError::Late(to))
+            }
         }
     }
 }
 
 /// On a leader of several voters: the one that has most of its log.
-pub(crate) fn best_successor<RT: AsyncRuntime, D: Disk>(raft: &Raft<RT, D>) -> Option<NodeId> {
-    let instance = raft.inner.slot.current()?;
+pub(crate) fn best_successor<RT: AsyncRuntime, D: Disk>(
+    instance: &Instance<RT, D>,
+    own: NodeId,
+) -> Option<NodeId> {
     let metrics = instance.metrics();
     let metrics = metrics.borrow_watched();
     let replication = metrics.replication.as_ref()?;
     metrics
         .membership_config
         .voter_ids()
-        .filter(|voter| *voter != raft.inner.node.0)
+        .filter(|voter| *voter != own.0)
         .filter_map(|voter| Some((replication.get(&voter)?.map(|id| id.index), voter)))
         .max_by_key(|(matching, voter)| (*matching, std::cmp::Reverse(*voter)))
         .map(|(_matching, voter)| NodeId(voter))

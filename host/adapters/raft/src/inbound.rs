@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
+use openraft::EntryPayload;
 use openraft::base::BoxFuture;
 use openraft::raft::{
     AppendEntriesRequest, TransferLeaderError, TransferLeaderRequest, VoteRequest,
@@ -19,14 +20,16 @@ use openraft::raft::{
 use openraft_rt::{AsyncRuntime, Mpsc, MpscReceiver, MpscSender, Select2};
 use quorate_types::{Disk, Lane, NodeId};
 
+use crate::allow_list::AllowList;
 use crate::assembly::{Assembly, Step};
 use crate::instance::{Instance, Slot};
+use crate::log::LogStore;
 use crate::message::{
-    Append, Ballot, Chunk, Frame, FrameError, Message, Transfer, Transferred, Voted,
+    Append, Appended, Ballot, Chunk, Frame, FrameError, Message, Transfer, Transferred, Voted,
 };
 use crate::outbox::Outbox;
 use crate::pipeline::appended;
-use crate::types::{MpscRx, MpscTx, Snapshot, SnapshotMeta, Tc, locked};
+use crate::types::{Entry, LogId, MpscRx, MpscTx, Snapshot, SnapshotMeta, Tc, locked};
 
 /// Appends that wait to be taken. A leader has at most a window of 32 under way and only one peer
 /// leads, so the queue fills only while leadership changes; a full one holds back the peer's lane.
@@ -45,12 +48,16 @@ struct Queued<RT: AsyncRuntime> {
     lane: Lane,
     id: u64,
     request: AppendEntriesRequest<Tc<RT>>,
+    /// The last entry of those that are taken, where the rest is not.
+    cut: Option<LogId>,
 }
 
 /// The receiving side of one group on one node.
 pub(crate) struct Inbound<RT: AsyncRuntime, D: Disk> {
     slot: Arc<Slot<RT, D>>,
     outbox: Arc<Outbox<RT>>,
+    allow_list: AllowList,
+    log: LogStore<RT, D>,
     appends: MpscTx<RT, Queued<RT>>,
     /// Tasks that answer something urgent now.
     urgent: Arc<AtomicUsize>,
@@ -59,10 +66,16 @@ pub(crate) struct Inbound<RT: AsyncRuntime, D: Disk> {
 
 impl<RT: AsyncRuntime, D: Disk> Inbound<RT, D> {
     /// Also begins the task that takes appends; it ends when this is dropped.
-    pub(crate) fn new(slot: Arc<Slot<RT, D>>, outbox: Arc<Outbox<RT>>) -> Self {
+    pub(crate) fn new(
+        slot: Arc<Slot<RT, D>>,
+        outbox: Arc<Outbox<RT>>,
+        allow_list: AllowList,
+        log: LogStore<RT, D>,
+    ) -> Self {
         let (appends, queue) = RT::Mpsc::channel(APPENDS_QUEUED_MAX);
         drop(RT::spawn(take_appends(Arc::clone(&slot), Arc::clone(&outbox), queue)));
-        Self { slot, outbox, appends, urgent: Arc::default(), arriving: Arc::default() }
+        let (urgent, arriving) = (Arc::default(), Arc::default());
+        Self { slot, outbox, allow_list, log, appends, urgent, arriving }
     }
 
     /// Takes one frame. Waits only while appends are queued up.
@@ -72,10 +85,19 @@ impl<RT: AsyncRuntime, D: Disk> Inbound<RT, D> {
         lane: Lane,
         frame: &Bytes,
     ) -> Result<(), FrameError> {
-        let Frame { id, message, group: _checked_by_the_caller } = Frame::decode(frame)?;
+        let Frame { id, message, group } = Frame::decode(frame)?;
+        if group != self.outbox.group() {
+            return Err(FrameError::Group { got: group, own: self.outbox.group() });
+        }
         match message {
-            Message::Append(append) if lane == Lane::Append => {
-                let queued = Queued { from, lane, id, request: request(append) };
+            // Not taken, so never acknowledged: the leader sends it again. Taken, it would hold up
+            // openraft, and with it votes and heartbeats, until there is space.
+            Message::Append(append) if lane == Lane::Append && self.log.is_full() => {
+                tracing::debug!(%from, entries = append.entries.len(), "the disk is full");
+            }
+            Message::Append(mut append) if lane == Lane::Append => {
+                let Ok(cut) = self.cut_unadmitted(from, &mut append) else { return Ok(()) };
+                let queued = Queued { from, lane, id, request: request(append), cut };
                 if self.appends.send(queued).await.is_err() {
                     tracing::debug!(%from, "an append came after the end");
                 }
@@ -92,9 +114,25 @@ impl<RT: AsyncRuntime, D: Disk> Inbound<RT, D> {
         Ok(())
     }
 
-    /// Forgets what is half received from a peer that went away.
-    pub(crate) fn peer_gone(&self, peer: NodeId) {
-        locked(&self.arriving).peer_gone(peer);
+    /// Takes no voter that the list of members does not name: entries from the first such on are
+    /// cut off, and the last before them is given. The list may merely be behind, as it is in the
+    /// entries before; so those are taken, and the sender comes again. `Err` where none is left:
+    /// no answer is the answer that makes it wait.
+    fn cut_unadmitted(&self, from: NodeId, append: &mut Append) -> Result<Option<LogId>, ()> {
+        let names_unadmitted = |entry: &Entry| match &entry.payload {
+            EntryPayload::Membership(membership) => {
+                let mut voters = membership.voter_ids().map(NodeId);
+                voters.find(|voter| !self.allow_list.admits(*voter))
+            }
+            EntryPayload::Blank | EntryPayload::Normal(_) => None,
+        };
+        let first = append.entries.iter().enumerate();
+        let first = first.filter_map(|(at, entry)| Some((at, names_unadmitted(entry)?))).next();
+        let Some((at, voter)) = first else { return Ok(None) };
+        let group = self.outbox.group();
+        tracing::warn!(%group, %from, %voter, "no member of the cluster; its voters are not taken");
+        append.entries.truncate(at);
+        append.entries.last().map(|entry| Some(entry.log_id)).ok_or(())
     }
 
     fn answer_urgent(&self, from: NodeId, lane: Lane, id: u64, message: Message) {
@@ -106,7 +144,7 @@ impl<RT: AsyncRuntime, D: Disk> Inbound<RT, D> {
         let outbox = Arc::clone(&self.outbox);
         drop(RT::spawn(async move {
             if let Some(reply) = answer(&raft, message).await {
-                outbox.answer(from, lane, id, reply);
+                outbox.answer(from, lane, id, &reply);
             }
             drop(permit);
         }));
@@ -119,7 +157,7 @@ impl<RT: AsyncRuntime, D: Disk> Inbound<RT, D> {
             Step::Install(head, body) => (head, body),
             Step::Wait => return,
             Step::Answer(received) => {
-                return self.outbox.answer(from, lane, id, Message::Received(received));
+                return self.outbox.answer(from, lane, id, &Message::Received(received));
             }
         };
         let (arriving, outbox) = (Arc::clone(&self.arriving), Arc::clone(&self.outbox));
@@ -131,9 +169,9 @@ impl<RT: AsyncRuntime, D: Disk> Inbound<RT, D> {
                 tracing::warn!(%from, %error, "a snapshot was not installed");
             }
             let vote = installed.ok().map(|response| response.vote);
-            let answer = locked(&arriving).finished(from, transfer, vote);
-            if let Some((id, received)) = answer {
-                outbox.answer(from, lane, id, Message::Received(received));
+            let answer = locked(&arriving).finished(transfer, vote);
+            if let Some((asker, id, received)) = answer {
+                outbox.answer(asker, lane, id, &Message::Received(received));
             }
         }));
     }
@@ -179,14 +217,18 @@ async fn take_appends<RT: AsyncRuntime, D: Disk>(
             Select2::First(Some(queued)) => {
                 if let Some(raft) = slot.current() {
                     taken.push_back(Box::pin(async move {
-                        let Queued { from, lane, id, request } = queued;
+                        let Queued { from, lane, id, request, cut } = queued;
                         let response = raft.append_entries(request).await.ok()?;
-                        Some((from, lane, id, Message::Appended(appended::<RT>(response))))
+                        let appended = match (appended::<RT>(response), cut) {
+                            (Appended::Whole, Some(last)) => Appended::Upto(Some(last)),
+                            (as_it_is, _) => as_it_is,
+                        };
+                        Some((from, lane, id, Message::Appended(appended)))
                     }));
                 }
             }
             Select2::Second(Some(Some((from, lane, id, reply)))) => {
-                outbox.answer(from, lane, id, reply);
+                outbox.answer(from, lane, id, &reply);
             }
             Select2::Second(Some(None) | None) => {}
         }

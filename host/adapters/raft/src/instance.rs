@@ -16,7 +16,7 @@ use crate::log::LogStore;
 use crate::machine::Machine;
 use crate::network::Factory;
 use crate::outbox::Outbox;
-use crate::settings::Timing;
+use crate::settings::{LogSize, Timing};
 use crate::state_machine::{Shelf, StateMachine};
 use crate::types::Tc;
 
@@ -82,6 +82,8 @@ pub enum OpenError {
 pub(crate) struct Opener<RT: AsyncRuntime, D: Disk> {
     pub(crate) node: NodeId,
     pub(crate) config: Arc<Config>,
+    pub(crate) log_size: LogSize,
+    pub(crate) snapshot_bytes_per_s: u64,
     pub(crate) timing: Timing,
     pub(crate) outbox: Arc<Outbox<RT>>,
     pub(crate) log: LogStore<RT, D>,
@@ -113,7 +115,11 @@ impl<RT: AsyncRuntime, D: Disk> Opener<RT, D> {
         &self,
         state_machine: StateMachine<RT, D>,
     ) -> Result<Instance<RT, D>, OpenError> {
-        let network = Factory { outbox: Arc::clone(&self.outbox), timing: self.timing };
+        let network = Factory {
+            outbox: Arc::clone(&self.outbox),
+            timing: self.timing,
+            snapshot_bytes_per_s: self.snapshot_bytes_per_s,
+        };
         let (config, log) = (Arc::clone(&self.config), self.log.clone());
         let begun = Instance::new(self.node.0, config, network, log, state_machine).await;
         begun.map_err(|fatal: Fatal<Tc<RT>>| {

@@ -17,12 +17,16 @@
 
 #![forbid(unsafe_code)]
 
+mod allow_list;
 mod assembly;
+mod compaction;
+mod extent;
 mod hand_off;
 mod inbound;
 mod instance;
 mod log;
 mod machine;
+mod members;
 mod message;
 mod network;
 mod observer;
@@ -30,6 +34,7 @@ mod outbox;
 mod pipeline;
 mod propose;
 mod raft;
+mod reads;
 mod record;
 mod settings;
 mod state_machine;
@@ -39,10 +44,12 @@ mod types;
 #[cfg(test)]
 mod tests;
 
+pub use allow_list::AllowList;
 pub use hand_off::TransferError;
 pub use instance::OpenError;
+pub use members::{MembersError, VOTERS_MAX};
 pub use message::group_of;
 pub use observer::Observer;
 pub use propose::{ProposeError, Proposed, ReadError};
 pub use raft::{GroupStatus, Raft, RaftOptions, StartError};
-pub use settings::{Compaction, Profile};
+pub use settings::{Compaction, LogSize, Profile, SNAPSHOT_BYTES_PER_S};

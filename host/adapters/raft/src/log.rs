@@ -9,14 +9,16 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use openraft::storage::{IOFlushed, RaftLogReader, RaftLogStorage};
 use openraft::{LogState, OptionalSend};
-use openraft_rt::{AsyncRuntime, Oneshot, OneshotSender};
+use openraft_rt::{AsyncRuntime, Instant as _, Oneshot, OneshotSender};
 use quorate_storage::{Log, LogError, Record, SubmitError};
 use quorate_types::limits::{COMMAND_BYTES_MAX, FRAME_BYTES_MAX};
 use quorate_types::{Disk, GroupId, Index};
 
+use crate::extent::{Extent, Unsynced};
 use crate::record;
 use crate::types::{Entry, LogId, Tc, Vote, index_of, index_or_none, locked, log_id, term_of};
 
@@ -32,17 +34,44 @@ const _: () = assert!(COMMAND_BYTES_MAX + (64 << 10) < FRAME_BYTES_MAX);
 pub(crate) struct LogStore<RT: AsyncRuntime, D: Disk> {
     log: Log<RT, D>,
     group: GroupId,
+    extent: Arc<Mutex<Extent>>,
+    unsynced: Arc<Mutex<Unsynced<RT::Instant>>>,
 }
 
 impl<RT: AsyncRuntime, D: Disk> Clone for LogStore<RT, D> {
     fn clone(&self) -> Self {
-        Self { log: self.log.clone(), group: self.group }
+        let (extent, unsynced) = (Arc::clone(&self.extent), Arc::clone(&self.unsynced));
+        Self { log: self.log.clone(), group: self.group, extent, unsynced }
     }
 }
 
 impl<RT: AsyncRuntime, D: Disk> LogStore<RT, D> {
     pub(crate) fn new(log: Log<RT, D>, group: GroupId) -> Self {
-        Self { log, group }
+        let mut extent = Extent::default();
+        let first = log.purged(group).map_or(Index(1), |(index, _term)| Index(index.0 + 1));
+        let end = log.last(group).map_or(Index(0), |(index, _term)| Index(index.0 + 1));
+        if first < end {
+            for record in log.read(group, first..end) {
+                extent.append(record.index, record.payload.len());
+            }
+        }
+        Self { log, group, extent: Arc::new(Mutex::new(extent)), unsynced: Arc::default() }
+    }
+
+    /// Bytes of the entries after this index.
+    pub(crate) fn bytes_after(&self, index: Index) -> u64 {
+        locked(&self.extent).bytes_after(index)
+    }
+
+    /// The last entry before those that have at most so many bytes together.
+    pub(crate) fn last_beyond(&self, bytes_kept: u64) -> Option<Index> {
+        locked(&self.extent).last_beyond(bytes_kept)
+    }
+
+    /// How long the oldest append has waited for the disk.
+    pub(crate) fn unsynced_for(&self) -> Option<Duration> {
+        let oldest = locked(&self.unsynced).oldest()?;
+        Some(RT::Instant::now().saturating_duration_since(oldest))
     }
 
     /// Waits until everything submitted so far is durable. A new openraft instance takes all that
@@ -52,6 +81,11 @@ impl<RT: AsyncRuntime, D: Disk> LogStore<RT, D> {
             Some(vote) => self.save_vote(&vote).await,
             None => Ok(()),
         }
+    }
+
+    /// Whether the disk is full: then entries of others are not taken either.
+    pub(crate) fn is_full(&self) -> bool {
+        self.log.is_full()
     }
 
     fn entries(&self, from: Index, to: Index) -> io::Result<Vec<Entry>> {
@@ -180,31 +214,42 @@ impl<RT: AsyncRuntime, D: Disk> RaftLogStorage<Tc<RT>> for LogStore<RT, D> {
             payload: record::encode_payload(&entry.payload),
         });
         let records: Vec<Record> = records.collect();
+        let sizes: Vec<_> =
+            records.iter().map(|record| (record.index, record.payload.len())).collect();
+        let number = locked(&self.unsynced).begin(RT::Instant::now());
         let callback = Arc::new(Mutex::new(Some(callback)));
         loop {
             self.log.room().await;
-            let callback = Arc::clone(&callback);
+            let (callback, unsynced) = (Arc::clone(&callback), Arc::clone(&self.unsynced));
             let submitted = self.log.append(self.group, records.clone(), move |result| {
+                locked(&unsynced).end(number);
                 if let Some(callback) = locked(&callback).take() {
                     callback.io_completed(result.map_err(io::Error::other));
                 }
             });
             match submitted {
                 // Another group took the room.
-                Err(SubmitError::Busy { .. }) => {}
-                other => return other.map_err(io::Error::other),
+                Err(SubmitError::Busy { .. } | SubmitError::Full { .. }) => {}
+                Ok(()) => {
+                    let mut extent = locked(&self.extent);
+                    sizes.into_iter().for_each(|(index, bytes)| extent.append(index, bytes));
+                    return Ok(());
+                }
+                Err(error) => return Err(io::Error::other(error)),
             }
         }
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
         let index = index_or_none(last.as_ref());
+        locked(&self.extent).truncate_after(index);
         durable::<RT>(|done| self.log.truncate_after(self.group, index, done)).await
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
         // Nothing waits for it: what comes back after a crash is purged again.
         let (index, term) = (index_of(upto.index), term_of(&upto));
+        locked(&self.extent).purge_upto(index);
         self.log.purge_upto(self.group, index, term, |_later| {}).map_err(io::Error::other)
     }
 }

@@ -18,6 +18,7 @@ use openraft::EntryPayload;
 use quorate_ledger::{Ledger, Outcome, RestoreError};
 use quorate_types::{EventKind, Faults, GroupId, Index, Layout};
 
+use crate::allow_list::AllowList;
 use crate::observer::Observer;
 use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, index_of, index_or_none, locked};
 
@@ -49,6 +50,8 @@ pub(crate) struct Machine {
     faults: Faults,
     layout: Layout,
     observer: Arc<dyn Observer>,
+    /// What the system group's ledger says of members, for every group of the node.
+    allow_list: AllowList,
     view: ArcSwap<Ledger>,
     /// Apart from the state, so that nobody waits for a batch to know it.
     applied: AtomicU64,
@@ -62,6 +65,7 @@ impl Machine {
         group: GroupId,
         faults: Faults,
         observer: Arc<dyn Observer>,
+        allow_list: AllowList,
     ) -> Self {
         let ledger = Ledger::of(layout, group, &faults);
         let view = ArcSwap::from_pointee(ledger.clone());
@@ -73,7 +77,8 @@ impl Machine {
             failure: None,
         };
         let applied = AtomicU64::new(0);
-        Self { layout, group, faults, observer, view, applied, state: Mutex::new(state) }
+        let state = Mutex::new(state);
+        Self { group, faults, layout, observer, allow_list, view, applied, state }
     }
 
     /// The newest published state.
@@ -148,6 +153,9 @@ impl Machine {
     fn show(&self, state: &State) -> (Arc<Ledger>, Index) {
         let view = Arc::new(state.ledger.clone());
         let last = index_or_none(state.applied.as_ref());
+        if self.group == GroupId::SYSTEM {
+            self.allow_list.follow(view.roster());
+        }
         self.view.store(Arc::clone(&view));
         self.applied.store(last.0, Ordering::Release);
         (view, last)
@@ -227,9 +235,14 @@ mod tests {
         Entry { log_id, payload: EntryPayload::Normal(Framed::command(command)) }
     }
 
+    fn machine() -> Machine {
+        let observer = Arc::new(Deaf);
+        Machine::new(Layout::ONE, GroupId(0), Faults::none(), observer, AllowList::default())
+    }
+
     #[test]
     fn only_the_newest_instance_applies() {
-        let machine = Machine::new(Layout::ONE, GroupId(0), Faults::none(), Arc::new(Deaf));
+        let machine = machine();
         let sweep = Command::from(ShardCommand::Sweep).encode(Time(1));
         let old = machine.next_generation();
         assert!(machine.apply(old, &[entry(0, &sweep)]).failure.is_none());
@@ -243,7 +256,7 @@ mod tests {
 
     #[test]
     fn what_is_before_an_unknown_entry_is_applied_and_nothing_after() {
-        let machine = Machine::new(Layout::ONE, GroupId(0), Faults::none(), Arc::new(Deaf));
+        let machine = machine();
         let sweep = Command::from(ShardCommand::Sweep).encode(Time(1));
         let generation = machine.next_generation();
         let entries = [entry(0, &sweep), entry(1, b"unknown kind"), entry(2, &sweep)];

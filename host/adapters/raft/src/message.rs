@@ -52,6 +52,14 @@ pub(crate) enum FrameError {
         /// Its version.
         version: u16,
     },
+    /// Of another group.
+    #[error("a frame of group {got} came to group {own}")]
+    Group {
+        /// Its group.
+        got: GroupId,
+        /// The group that it came to.
+        own: GroupId,
+    },
     /// It carries a record that cannot be read.
     #[error("in a frame: {0}")]
     Record(#[from] RecordError),
@@ -128,15 +136,18 @@ pub(crate) enum Transferred {
     NotFlushed { expected: Option<LogId>, actual: Option<LogId> },
 }
 
-/// A piece of a snapshot. The head comes with the first piece.
+/// A piece of a snapshot. A sending begins with the head and no data; the receiver says where to
+/// go on, which after a lost connection is where it had come to.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Chunk {
-    /// Tells one sending from the next.
+    /// Names the snapshot by its content and place, so that whoever sends it is understood.
     pub(crate) transfer: u64,
     pub(crate) offset: u64,
     pub(crate) total: u64,
     pub(crate) head: Option<Box<SnapshotHead>>,
     pub(crate) data: Bytes,
+    /// CRC-32 of the data.
+    pub(crate) sum: u32,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -148,8 +159,8 @@ pub(crate) struct SnapshotHead {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Received {
-    /// The next piece, please.
-    More,
+    /// All before this offset is here; go on from it.
+    Upto(u64),
     /// Installed, or refused by a higher vote.
     Installed(Vote),
     /// Begin again.
@@ -163,34 +174,9 @@ pub fn group_of(frame: &[u8]) -> Option<GroupId> {
 
 impl Frame {
     /// The frame in bytes.
+    #[cfg(test)]
     pub(crate) fn encode(&self) -> Bytes {
-        let mut bytes = Vec::with_capacity(64);
-        match self.write(&mut bytes) {
-            Ok(()) => Bytes::from(bytes),
-            Err(error) => unreachable!("a vector takes every byte: {error}"),
-        }
-    }
-
-    fn write(&self, bytes: &mut Vec<u8>) -> Written {
-        let mut encoder = Encoder::new(bytes);
-        encoder.map(HEAD_KEYS)?;
-        encoder.u8(0)?.u16(self.message.kind())?.u8(1)?.u16(VERSION)?;
-        encoder.u8(2)?.u32(self.group.0)?.u8(3)?.u64(self.id)?.u8(4)?;
-        match &self.message {
-            Message::Append(append) => return write_append(append, &mut encoder),
-            Message::Chunk(chunk) => return write_chunk(chunk, &mut encoder),
-            Message::Appended(appended) => encoder.encode(AppendedBody::from(appended))?,
-            Message::Vote(ballot) | Message::PreVote(ballot) => {
-                encoder.encode(BallotBody::from(ballot))?
-            }
-            Message::Voted(voted) => encoder.encode(VotedBody::from(voted))?,
-            Message::Transfer(transfer) => encoder.encode(TransferBody::from(transfer))?,
-            Message::Transferred(transferred) => {
-                encoder.encode(TransferredBody::from(transferred))?
-            }
-            Message::Received(received) => encoder.encode(ReceivedBody::from(received))?,
-        };
-        Ok(())
+        encode(self.group, self.id, &self.message)
     }
 
     /// The frame in these bytes. Commands share the bytes.
@@ -218,7 +204,36 @@ impl Frame {
     }
 }
 
+/// A frame in bytes.
+pub(crate) fn encode(group: GroupId, id: u64, message: &Message) -> Bytes {
+    let mut bytes = Vec::with_capacity(64);
+    match message.write(group, id, &mut bytes) {
+        Ok(()) => Bytes::from(bytes),
+        Err(error) => unreachable!("a vector takes every byte: {error}"),
+    }
+}
+
 impl Message {
+    fn write(&self, group: GroupId, id: u64, bytes: &mut Vec<u8>) -> Written {
+        let mut encoder = Encoder::new(bytes);
+        encoder.map(HEAD_KEYS)?;
+        encoder.u8(0)?.u16(self.kind())?.u8(1)?.u16(VERSION)?;
+        encoder.u8(2)?.u32(group.0)?.u8(3)?.u64(id)?.u8(4)?;
+        match self {
+            Self::Append(append) => return write_append(append, &mut encoder),
+            Self::Chunk(chunk) => return write_chunk(chunk, &mut encoder),
+            Self::Appended(appended) => encoder.encode(AppendedBody::from(appended))?,
+            Self::Vote(ballot) | Self::PreVote(ballot) => {
+                encoder.encode(BallotBody::from(ballot))?
+            }
+            Self::Voted(voted) => encoder.encode(VotedBody::from(voted))?,
+            Self::Transfer(transfer) => encoder.encode(TransferBody::from(transfer))?,
+            Self::Transferred(transferred) => encoder.encode(TransferredBody::from(transferred))?,
+            Self::Received(received) => encoder.encode(ReceivedBody::from(received))?,
+        };
+        Ok(())
+    }
+
     fn kind(&self) -> u16 {
         match self {
             Self::Append(_) => kind::APPEND,
@@ -298,8 +313,8 @@ mod tests {
             Message::Transferred(Transferred::Accepted),
             Message::Transferred(Transferred::VoteChanged { expected: vote, actual: vote }),
             Message::Transferred(Transferred::NotFlushed { expected, actual }),
-            Message::Chunk(Chunk { transfer: 9, offset: 0, total: 5, head, data }),
-            Message::Received(Received::More),
+            Message::Chunk(Chunk { transfer: 9, offset: 0, total: 5, head, data, sum: 7 }),
+            Message::Received(Received::Upto(3)),
             Message::Received(Received::Installed(vote)),
             Message::Received(Received::Refused),
         ]

@@ -19,6 +19,7 @@ use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use openraft_rt::{AsyncRuntime, Instant, Select2};
 use quorate_types::{Lane, NodeId};
 
+use crate::assembly::name_of;
 use crate::message::{
     Ballot, Chunk, Message, Received, SnapshotHead, Transfer, Transferred, Voted,
 };
@@ -27,7 +28,7 @@ use crate::pipeline::Pipeline;
 use crate::settings::{BACKOFF, PIECE_RETRY, Timing};
 use crate::types::{Snapshot, Tc, Vote};
 
-/// One snapshot chunk. A chunk waits for the answer to the one before it, so that a snapshot takes
+/// One piece of a snapshot. A piece waits for the answer to the one before it, so that a snapshot takes
 /// one frame of its lane and this much of the peer's memory at a time.
 pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 
@@ -35,12 +36,13 @@ pub(crate) const CHUNK_BYTES: usize = 1 << 20;
 pub(crate) struct Factory<RT: AsyncRuntime> {
     pub(crate) outbox: Arc<Outbox<RT>>,
     pub(crate) timing: Timing,
+    pub(crate) snapshot_bytes_per_s: u64,
 }
 
 impl<RT: AsyncRuntime> Factory<RT> {
     fn client(&self, peer: u64, append_lane: Lane, append_timeout: Duration) -> Client<RT> {
-        let outbox = Arc::clone(&self.outbox);
-        Client { outbox, peer: NodeId(peer), append_lane, append_timeout }
+        let (outbox, snapshot_bytes_per_s) = (Arc::clone(&self.outbox), self.snapshot_bytes_per_s);
+        Client { outbox, peer: NodeId(peer), append_lane, append_timeout, snapshot_bytes_per_s }
     }
 }
 
@@ -62,6 +64,7 @@ pub(crate) struct Client<RT: AsyncRuntime> {
     peer: NodeId,
     append_lane: Lane,
     append_timeout: Duration,
+    snapshot_bytes_per_s: u64,
 }
 
 impl<RT: AsyncRuntime> Client<RT> {
@@ -71,7 +74,7 @@ impl<RT: AsyncRuntime> Client<RT> {
         message: Message,
         timeout: Duration,
     ) -> Result<Message, RPCError<Tc<RT>>> {
-        self.outbox.ask_within(self.peer, lane, message, timeout).await.map_err(unreachable)
+        self.outbox.ask_within(self.peer, lane, &message, timeout).await.map_err(unreachable)
     }
 
     async fn ask_for_vote(
@@ -93,9 +96,9 @@ impl<RT: AsyncRuntime> Client<RT> {
         timeout: Duration,
     ) -> Result<Message, RPCError<Tc<RT>>> {
         let deadline = RT::Instant::now() + timeout;
+        let message = Message::Chunk(piece);
         loop {
-            let message = Message::Chunk(piece.clone());
-            let asked = self.outbox.ask_within(self.peer, Lane::Snapshot, message, PIECE_RETRY);
+            let asked = self.outbox.ask_within(self.peer, Lane::Snapshot, &message, PIECE_RETRY);
             match asked.await {
                 Err(Lost::Late) if RT::Instant::now() < deadline => {}
                 other => return other.map_err(unreachable),
@@ -103,40 +106,57 @@ impl<RT: AsyncRuntime> Client<RT> {
         }
     }
 
-    /// Sends every piece in turn; the last is answered when the snapshot is installed.
+    /// Sends what the peer does not have yet, no faster than the pace allows; the last piece is
+    /// answered when the snapshot is installed.
     async fn send_snapshot(
         &self,
         vote: Vote,
         snapshot: Snapshot,
         timeout: Duration,
     ) -> Result<SnapshotResponse<Tc<RT>>, RPCError<Tc<RT>>> {
-        let mut head = Some(Box::new(SnapshotHead {
-            vote,
-            last: snapshot.meta.last_log_id,
-            membership: snapshot.meta.last_membership,
-        }));
-        let transfer = self.outbox.fresh_id();
-        for (offset, total, data) in chunks(&snapshot.snapshot) {
-            let chunk = Chunk { transfer, offset, total, head: head.take(), data };
-            let reply = self.send_piece(chunk, timeout).await?;
+        let Snapshot { meta, snapshot: body } = snapshot;
+        let (last, membership) = (meta.last_log_id, meta.last_membership);
+        let transfer = name_of(last.as_ref(), &body);
+        let head = Some(Box::new(SnapshotHead { vote, last, membership }));
+        let (total, data) = (wide(body.len()), Bytes::new());
+        let mut piece = Chunk { transfer, offset: 0, total, head, data, sum: 0 };
+        let mut may_send = RT::Instant::now();
+        loop {
+            let sent = piece.offset + wide(piece.data.len());
+            let is_head = piece.head.is_some();
+            let reply = self.send_piece(piece, timeout).await?;
             let Message::Received(received) = reply else { break };
-            match received {
-                Received::More => {}
+            let offset = match received {
+                Received::Upto(offset) if offset < total => offset,
                 Received::Installed(vote) => return Ok(SnapshotResponse::new(vote)),
-                Received::Refused => break,
+                Received::Upto(_) | Received::Refused => break,
+            };
+            if is_head && offset > 0 {
+                tracing::info!(peer = %self.peer, offset, total, "goes on with a snapshot");
+            } else if !is_head && offset < sent {
+                // What was sent did not arrive as it was; the next sending goes on from here.
+                break;
             }
+            let (data, sum) = piece_at(&body, offset);
+            RT::sleep_until(may_send).await;
+            may_send = RT::Instant::now() + pace(data.len(), self.snapshot_bytes_per_s);
+            piece = Chunk { transfer, offset, total, head: None, data, sum };
         }
         Err(unreachable(Lost::Nonsense))
     }
 }
 
-/// A body's pieces: offset, the whole length, bytes. An empty body is one empty piece.
-fn chunks(body: &Bytes) -> impl Iterator<Item = (u64, u64, Bytes)> + use<'_> {
-    let count = body.len().div_ceil(CHUNK_BYTES).max(1);
-    (0..count).map(move |n| {
-        let (from, to) = (n * CHUNK_BYTES, body.len().min((n + 1) * CHUNK_BYTES));
-        (wide(from), wide(body.len()), body.slice(from..to))
-    })
+/// The piece of a body that begins here, and its checksum.
+fn piece_at(body: &Bytes, offset: u64) -> (Bytes, u32) {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX).min(body.len());
+    let data = body.slice(from..body.len().min(from + CHUNK_BYTES));
+    let sum = crc32fast::hash(&data);
+    (data, sum)
+}
+
+/// How long so many bytes take at this pace.
+fn pace(bytes: usize, bytes_per_s: u64) -> Duration {
+    Duration::from_micros(wide(bytes).saturating_mul(1_000_000) / bytes_per_s)
 }
 
 /// A length as it is sent.

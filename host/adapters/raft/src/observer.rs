@@ -22,6 +22,10 @@ pub trait Observer: Send + Sync {
     /// Who leads, as this node knows; `None` while nobody does.
     fn leadership(&self, group: GroupId, leader: Option<NodeId>, term: Term);
 
+    /// The group has other members: those with a vote (of both sets, while they change), and those
+    /// without one.
+    fn membership(&self, _group: GroupId, _voters: &[NodeId], _learners: &[NodeId]) {}
+
     /// The group has stopped on this node and will not go on: an entry that cannot be applied, or
     /// a log that cannot be written.
     fn failed(&self, group: GroupId, reason: String);

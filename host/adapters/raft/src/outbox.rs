@@ -17,7 +17,7 @@ use bytes::Bytes;
 use openraft_rt::{AsyncRuntime, Oneshot, OneshotSender};
 use quorate_types::{GroupId, Lane, NodeId, SendError, Wire};
 
-use crate::message::{Frame, Message};
+use crate::message::{Message, encode};
 use crate::types::{OneshotRx, OneshotTx, locked};
 
 /// The wire, without its type: nothing in this room but `start` needs to know it.
@@ -63,6 +63,11 @@ impl<RT: AsyncRuntime> Outbox<RT> {
         Arc::new(Self { group, send, next_id, waiting: Mutex::default() })
     }
 
+    /// Which group.
+    pub(crate) const fn group(&self) -> GroupId {
+        self.group
+    }
+
     /// A number that this node gives once in its life.
     pub(crate) fn fresh_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
@@ -73,7 +78,7 @@ impl<RT: AsyncRuntime> Outbox<RT> {
         self: &Arc<Self>,
         peer: NodeId,
         lane: Lane,
-        message: Message,
+        message: &Message,
     ) -> Result<Asked<RT>, SendError> {
         let id = self.fresh_id();
         let (reply, receiver) = RT::Oneshot::channel();
@@ -88,7 +93,7 @@ impl<RT: AsyncRuntime> Outbox<RT> {
         self: &Arc<Self>,
         peer: NodeId,
         lane: Lane,
-        message: Message,
+        message: &Message,
         timeout: Duration,
     ) -> Result<Message, Lost> {
         let asked = self.ask(peer, lane, message)?;
@@ -96,15 +101,14 @@ impl<RT: AsyncRuntime> Outbox<RT> {
     }
 
     /// Sends a reply, once; whoever asked has a deadline.
-    pub(crate) fn answer(&self, peer: NodeId, lane: Lane, id: u64, message: Message) {
+    pub(crate) fn answer(&self, peer: NodeId, lane: Lane, id: u64, message: &Message) {
         if let Err(error) = self.send(peer, lane, id, message) {
             tracing::debug!(group = %self.group, %peer, ?lane, %error, "reply not sent");
         }
     }
 
-    fn send(&self, peer: NodeId, lane: Lane, id: u64, message: Message) -> Result<(), SendError> {
-        let frame = Frame { group: self.group, id, message };
-        (self.send)(peer, lane, frame.encode())
+    fn send(&self, peer: NodeId, lane: Lane, id: u64, message: &Message) -> Result<(), SendError> {
+        (self.send)(peer, lane, encode(self.group, id, message))
     }
 
     /// Brings a reply to whoever waits for it, if it is from the peer that was asked.

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use openraft::ReadPolicy;
-use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
+use openraft::errors::{ClientWriteError, ForwardToLeader, RaftError};
 use openraft_rt::AsyncRuntime;
 use quorate_ledger::Outcome;
 use quorate_types::limits::COMMAND_BYTES_MAX;
@@ -18,7 +17,7 @@ use crate::types::{Framed, LogId, Tc, index_of};
 
 /// Proposals and reads that may wait for an answer at once. At 20,000 commits a second and 1 s of a
 /// stalled quorum this is a fifth of what would come: the rest is told to come again.
-const WAITING_MAX: usize = 4_096;
+pub(crate) const WAITING_MAX: usize = 4_096;
 
 /// What a write comes to: where it stands in the log, and its outcome.
 pub type Proposed = Result<(Index, Outcome), ProposeError>;
@@ -35,6 +34,9 @@ pub enum ProposeError {
     /// Not taken: too many wait already.
     #[error("{0} proposals and reads wait already")]
     Busy(usize),
+    /// Not taken: the disk is full. It works again when there is space.
+    #[error("the disk is full")]
+    DiskFull,
     /// Not taken: larger than a command may be.
     #[error("a command of {got} bytes; the limit is {limit}")]
     TooLarge {
@@ -107,40 +109,26 @@ impl<RT: AsyncRuntime, D: Disk> Raft<RT, D> {
 
     /// On the leader: waits until a quorum has confirmed that this node still leads, and until all
     /// that was committed before the call is applied here (`ReadIndex`, Raft thesis 6.4). Leases
-    /// are never trusted: a hand-off voids them. A read of `view` after it is linearizable.
+    /// are never trusted: a hand-off voids them. A read of `view` after it is linearizable. Reads
+    /// that wait together share one confirmation.
     pub async fn read_barrier(&self) -> Result<Index, ReadError> {
-        let instance = self.inner.slot.current().ok_or_else(|| self.not_reading())?;
         let _places = Places::take(&self.inner.waiting, 1).map_err(ReadError::Busy)?;
-        let linearizer = match instance.get_read_linearizer(ReadPolicy::ReadIndex).await {
-            Ok(linearizer) => linearizer,
-            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
-                return Err(ReadError::NotLeader { leader: leader(&to) });
-            }
-            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
-                return Err(ReadError::NoQuorum);
-            }
-            Err(RaftError::Fatal(_ended)) => return Err(self.not_reading()),
-        };
-        let ready = linearizer.await_ready(&instance).await.map_err(|_ended| self.not_reading())?;
-        Ok(index_of(ready.read_log_id().index()))
+        self.inner.reads.confirm().await
     }
 
     fn leading_instance(&self) -> Result<Instance<RT, D>, ProposeError> {
-        self.inner.slot.current().ok_or_else(|| {
+        let instance = self.inner.slot.current().ok_or_else(|| {
             if self.inner.slot.has_ended() {
                 ProposeError::Stopped
             } else {
                 ProposeError::NotLeader { leader: None }
             }
-        })
-    }
-
-    fn not_reading(&self) -> ReadError {
-        if self.inner.slot.has_ended() {
-            ReadError::Stopped
-        } else {
-            ReadError::NotLeader { leader: None }
+        })?;
+        // What room there is serves elections and what was taken before.
+        if self.inner.log.is_full() && self.status().leads {
+            return Err(ProposeError::DiskFull);
         }
+        Ok(instance)
     }
 }
 

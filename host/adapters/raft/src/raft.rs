@@ -14,6 +14,7 @@ use quorate_types::limits::FRAME_BYTES_MAX;
 use quorate_types::{Disk, Faults, Gone, GroupId, Index, Lane, Layout, NodeId, Term, Wire};
 use rand::Rng as _;
 
+use crate::allow_list::AllowList;
 use crate::hand_off;
 use crate::inbound::Inbound;
 use crate::instance::{Instance, OpenError, Opener, Slot};
@@ -22,9 +23,10 @@ use crate::machine::Machine;
 use crate::network::CHUNK_BYTES;
 use crate::observer::Observer;
 use crate::outbox::Outbox;
-use crate::settings::{Compaction, Profile, openraft_config};
+use crate::reads::Reads;
+use crate::settings::{Compaction, LogSize, Profile, SNAPSHOT_BYTES_PER_S, openraft_config};
 use crate::state_machine::Shelf;
-use crate::supervisor::Supervisor;
+use crate::supervisor::{Flags, Supervisor};
 use crate::types::{OneshotTx, index_of, index_or_none, locked};
 
 const _: () = assert!(CHUNK_BYTES < FRAME_BYTES_MAX);
@@ -45,6 +47,12 @@ pub struct RaftOptions {
     pub profile: Profile,
     /// When its log is cut.
     pub compaction: Compaction,
+    /// When it is cut by its size.
+    pub log_size: LogSize,
+    /// Snapshots are sent at this pace, bytes a second; at least 1.
+    pub snapshot_bytes_per_s: u64,
+    /// Who may be a voter; one list for all groups of the node. The system group fills it.
+    pub allow_list: AllowList,
     /// Planted faults.
     pub faults: Faults,
 }
@@ -52,9 +60,18 @@ pub struct RaftOptions {
 impl RaftOptions {
     /// The only group of its cluster, the default profile, nothing planted.
     pub fn new(node: NodeId, group: GroupId, voters: BTreeSet<NodeId>) -> Self {
-        let (profile, compaction) = (Profile::default(), Compaction::default());
-        let layout = Layout::ONE;
-        Self { node, group, layout, voters, profile, compaction, faults: Faults::none() }
+        Self {
+            node,
+            group,
+            layout: Layout::ONE,
+            voters,
+            profile: Profile::default(),
+            compaction: Compaction::default(),
+            log_size: LogSize::default(),
+            snapshot_bytes_per_s: SNAPSHOT_BYTES_PER_S,
+            allow_list: AllowList::default(),
+            faults: Faults::none(),
+        }
     }
 }
 
@@ -103,8 +120,12 @@ pub struct GroupStatus {
     pub snapshot: Index,
     /// The last entry cut off the log.
     pub purged: Index,
-    /// The voters.
+    /// The voters; of both sets while they change.
     pub voters: Vec<NodeId>,
+    /// Those that follow without a vote.
+    pub learners: Vec<NodeId>,
+    /// Whether the voters change just now.
+    pub joint: bool,
     /// On a leader, how long ago a quorum last answered.
     pub quorum_ack_age: Option<Duration>,
 }
@@ -124,8 +145,12 @@ pub(crate) struct Inner<RT: AsyncRuntime, D: Disk> {
     machine: Arc<Machine>,
     outbox: Arc<Outbox<RT>>,
     inbound: Inbound<RT, D>,
+    pub(crate) log: LogStore<RT, D>,
     /// Proposals and reads that wait for an answer.
     pub(crate) waiting: Arc<AtomicUsize>,
+    pub(crate) reads: Reads<RT>,
+    pub(crate) allow_list: AllowList,
+    pub(crate) flags: Flags,
     stop: Mutex<Option<OneshotTx<RT, ()>>>,
     ended: <RT::Watch as Watch>::Receiver<bool>,
 }
@@ -146,14 +171,18 @@ impl<RT: AsyncRuntime, D: Disk> Raft<RT, D> {
         wire: W,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, StartError> {
-        let RaftOptions { node, group, layout, voters, profile, compaction, faults } = options;
+        let RaftOptions { node, group, layout, voters, profile, compaction, .. } = options;
+        let RaftOptions { log_size, snapshot_bytes_per_s, allow_list, faults, .. } = options;
         let config = openraft_config(format!("{group}"), profile, compaction, &faults)
             .map_err(|error| StartError::Settings(error.to_string()))?;
         let outbox = Outbox::new(group, wire, RT::thread_rng().next_u64());
-        let machine = Arc::new(Machine::new(layout, group, faults, Arc::clone(&observer)));
+        let hears = Arc::clone(&observer);
+        let machine = Arc::new(Machine::new(layout, group, faults, hears, allow_list.clone()));
         let opener = Opener {
             node,
             config,
+            log_size,
+            snapshot_bytes_per_s: snapshot_bytes_per_s.max(1),
             timing: profile.timing(),
             outbox: Arc::clone(&outbox),
             log: LogStore::new(log, group),
@@ -167,14 +196,31 @@ impl<RT: AsyncRuntime, D: Disk> Raft<RT, D> {
             .map_err(|reason| StartError::Begin { group, reason })?;
 
         let slot = Arc::new(Slot::new(instance));
-        let inbound = Inbound::new(Arc::clone(&slot), Arc::clone(&outbox));
+        let log = opener.log.clone();
+        let (out, admitted) = (Arc::clone(&outbox), allow_list.clone());
+        let inbound = Inbound::new(Arc::clone(&slot), out, admitted, log.clone());
+        let (reads, flags) = (Reads::begin(Arc::clone(&slot)), Flags::default());
         let (stop, stopped) = RT::Oneshot::channel();
         let (tell_ended, ended) = RT::Watch::channel(false);
-        let supervisor = Supervisor::new(group, opener, Arc::clone(&slot), observer);
+        let supervisor = Supervisor::new(group, opener, Arc::clone(&slot), observer, flags.clone());
         drop(RT::spawn(supervisor.run(stopped, tell_ended)));
         let (waiting, stop) = (Arc::default(), Mutex::new(Some(stop)));
-        let inner =
-            Inner { node, group, profile, slot, machine, outbox, inbound, waiting, stop, ended };
+        let inner = Inner {
+            node,
+            group,
+            profile,
+            slot,
+            machine,
+            outbox,
+            inbound,
+            log,
+            waiting,
+            reads,
+            allow_list,
+            flags,
+            stop,
+            ended,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -205,7 +251,6 @@ impl<RT: AsyncRuntime, D: Disk> Raft<RT, D> {
     /// refuses connections), every survivor hands over to the same next voter.
     pub fn peer_gone(&self, peer: NodeId, gone: Gone) {
         self.inner.outbox.peer_gone(peer);
-        self.inner.inbound.peer_gone(peer);
         match gone {
             Gone::Refused => hand_off::after_death(self, peer),
             Gone::Timeout | Gone::Closed => {}
@@ -225,6 +270,8 @@ impl<RT: AsyncRuntime, D: Disk> Raft<RT, D> {
             snapshot: Index(0),
             purged: Index(0),
             voters: Vec::new(),
+            learners: Vec::new(),
+            joint: false,
             quorum_ack_age: None,
         };
         let Some(instance) = self.inner.slot.current() else { return status };
@@ -237,7 +284,10 @@ impl<RT: AsyncRuntime, D: Disk> Raft<RT, D> {
         status.committed = index_or_none(metrics.local_committed.as_ref());
         status.snapshot = index_or_none(metrics.snapshot.as_ref());
         status.purged = index_or_none(metrics.purged.as_ref());
-        status.voters = metrics.membership_config.voter_ids().map(NodeId).collect();
+        let membership = metrics.membership_config.membership();
+        status.voters = membership.voter_ids().map(NodeId).collect();
+        status.learners = membership.learner_ids().map(NodeId).collect();
+        status.joint = membership.get_joint_config().len() > 1;
         status.quorum_ack_age = metrics
             .last_quorum_acked
             .map(|acked| RT::Instant::now().saturating_duration_since(acked.into_inner()));
@@ -247,7 +297,9 @@ impl<RT: AsyncRuntime, D: Disk> Raft<RT, D> {
     /// Ends in order: a leader first hands over to the voter that has most of its log, if one
     /// takes it in time. Waits until nothing of the group touches the log any more.
     pub async fn shutdown(&self) {
-        if let Some(next) = hand_off::best_successor(self)
+        let next = self.inner.slot.current();
+        let next = next.and_then(|instance| hand_off::best_successor(&instance, self.inner.node));
+        if let Some(next) = next
             && let Err(error) = self.transfer_to(next).await
         {
             tracing::info!(group = %self.inner.group, %next, %error, "ends without hand-over");

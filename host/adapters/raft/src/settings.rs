@@ -52,6 +52,11 @@ impl Timing {
         Duration::from_millis(self.election_min_ms)
     }
 
+    /// A leader whose oldest write has waited for its disk for so long hands over.
+    pub(crate) const fn stall(self) -> Duration {
+        Duration::from_millis(2 * self.election_max_ms)
+    }
+
     /// The longest election timeout.
     pub(crate) const fn election_max(self) -> Duration {
         Duration::from_millis(self.election_max_ms)
@@ -87,6 +92,22 @@ impl Default for Compaction {
     }
 }
 
+/// When the log is cut although it has few entries, because they are large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogSize {
+    /// A snapshot is taken after so many bytes of entries.
+    pub bytes_per_snapshot: u64,
+    /// Of the entries that are in a snapshot, no more than so many bytes stay.
+    pub bytes_kept: u64,
+}
+
+impl Default for LogSize {
+    /// 50,000 entries of the usual 256 B have 13 MB: these bounds are for larger ones.
+    fn default() -> Self {
+        Self { bytes_per_snapshot: 64 << 20, bytes_kept: 16 << 20 }
+    }
+}
+
 /// Entries in one append, at most; a follower's write is as large.
 const APPEND_ENTRIES_MAX: u64 = 1_024;
 
@@ -96,6 +117,10 @@ pub(crate) const BACKOFF: Duration = Duration::from_millis(200);
 
 /// One snapshot piece, or the installation at the end, takes at most so long.
 const SNAPSHOT_TIMEOUT_MS: u64 = 10_000;
+
+/// A snapshot is sent at this pace, bytes a second: a fifth of what one connection carries, so that
+/// the appends which share it go on.
+pub const SNAPSHOT_BYTES_PER_S: u64 = 64 << 20;
 
 /// A snapshot piece without an answer is sent again after so long, until its time is over.
 pub(crate) const PIECE_RETRY: Duration = Duration::from_millis(1_000);

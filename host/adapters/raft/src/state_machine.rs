@@ -6,7 +6,8 @@
 //! written later is not written at all.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -25,6 +26,9 @@ use crate::types::{
 /// Entries applied under one lock and published as one view. openraft hands over what is committed
 /// at once, which after a restart may be a whole log.
 const BATCH_MAX: usize = 1_024;
+
+/// How often a snapshot that found the disk full is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The group's snapshots, one writer at a time.
 pub(crate) struct Shelf<RT: AsyncRuntime, D: Disk> {
@@ -48,7 +52,14 @@ impl<RT: AsyncRuntime, D: Disk> Shelf<RT, D> {
         Ok(Some(Snapshot { meta, snapshot: body }))
     }
 
-    async fn write(&self, meta: &SnapshotMeta, body: Bytes) -> io::Result<()> {
+    /// Makes it the newest on disk. Waits for space while it is `wanted`: a snapshot frees the log
+    /// that it holds, and a failure would end the group.
+    async fn write(
+        &self,
+        meta: &SnapshotMeta,
+        body: Bytes,
+        wanted: impl Fn() -> bool + Send,
+    ) -> io::Result<()> {
         let mut newest = self.newest.lock().await;
         let index = index_or_none(meta.last_log_id.as_ref());
         if index < *newest {
@@ -59,7 +70,14 @@ impl<RT: AsyncRuntime, D: Disk> Shelf<RT, D> {
             term: meta.last_log_id.as_ref().map_or(Term(0), term_of),
             membership: record::encode_membership(&meta.last_membership),
         };
-        self.snapshots.write(self.group, stored, body).await.map_err(io::Error::other)?;
+        while let Err(error) = self.snapshots.write(self.group, stored.clone(), body.clone()).await
+        {
+            if !error.is_full() || !wanted() {
+                return Err(io::Error::other(error));
+            }
+            tracing::warn!(group = %self.group, %error, "the disk is full; it is tried again");
+            RT::sleep(RETRY_AFTER).await;
+        }
         *newest = index;
         Ok(())
     }
@@ -70,13 +88,15 @@ pub(crate) struct StateMachine<RT: AsyncRuntime, D: Disk> {
     machine: Arc<Machine>,
     shelf: Arc<Shelf<RT, D>>,
     generation: u64,
+    /// Gone with this instance, and then nobody wants its snapshots.
+    alive: Arc<()>,
 }
 
 impl<RT: AsyncRuntime, D: Disk> StateMachine<RT, D> {
     /// Fences every earlier instance's.
     pub(crate) fn new(machine: Arc<Machine>, shelf: Arc<Shelf<RT, D>>) -> Self {
         let generation = machine.next_generation();
-        Self { machine, shelf, generation }
+        Self { machine, shelf, generation, alive: Arc::default() }
     }
 
     /// Puts the newest snapshot on disk in place, when a node starts.
@@ -122,7 +142,8 @@ impl<RT: AsyncRuntime, D: Disk> RaftStateMachine<Tc<RT>> for StateMachine<RT, D>
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder<RT, D> {
-        Builder { frozen: self.machine.freeze(), shelf: Arc::clone(&self.shelf) }
+        let (frozen, shelf) = (self.machine.freeze(), Arc::clone(&self.shelf));
+        Builder { frozen, shelf, wanted: Arc::downgrade(&self.alive) }
     }
 
     async fn install_snapshot(
@@ -132,7 +153,7 @@ impl<RT: AsyncRuntime, D: Disk> RaftStateMachine<Tc<RT>> for StateMachine<RT, D>
     ) -> Result<(), io::Error> {
         // Read it first: what cannot be read must not become the newest on disk.
         let ledger = self.machine.read_snapshot(&snapshot).map_err(io::Error::other)?;
-        self.shelf.write(meta, snapshot).await?;
+        self.shelf.write(meta, snapshot, || true).await?;
         self.machine.install(self.generation, meta, ledger)
     }
 
@@ -145,6 +166,7 @@ impl<RT: AsyncRuntime, D: Disk> RaftStateMachine<Tc<RT>> for StateMachine<RT, D>
 pub(crate) struct Builder<RT: AsyncRuntime, D: Disk> {
     frozen: Frozen,
     shelf: Arc<Shelf<RT, D>>,
+    wanted: Weak<()>,
 }
 
 impl<RT: AsyncRuntime, D: Disk> RaftSnapshotBuilder<Tc<RT>> for Builder<RT, D> {
@@ -153,7 +175,7 @@ impl<RT: AsyncRuntime, D: Disk> RaftSnapshotBuilder<Tc<RT>> for Builder<RT, D> {
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let body = self.frozen.ledger.snapshot();
         let meta = self.frozen.meta.clone();
-        self.shelf.write(&meta, body.clone()).await?;
+        self.shelf.write(&meta, body.clone(), || self.wanted.strong_count() > 0).await?;
         Ok(Snapshot { meta, snapshot: body })
     }
 }

@@ -1,7 +1,10 @@
 //! Whole groups in one process: the same scenarios on tokio and under a seed.
 
 mod cluster;
+mod full_disk;
 mod judges;
+mod load;
+mod members;
 mod mesh;
 mod scenarios;
 mod seeds;

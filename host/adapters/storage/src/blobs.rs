@@ -44,6 +44,16 @@ pub enum BlobError {
     },
 }
 
+impl BlobError {
+    /// Whether there was no space. Nothing was kept, and the same may work later.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Disk(error) => error.is_full(),
+            Self::TooLarge { .. } | Self::Mismatch { .. } => false,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Shared {
     /// Numbers temporary files, so that two writers never share one.
@@ -82,13 +92,17 @@ impl<D: Disk> Blobs<D> {
         if found != digest {
             return Err(BlobError::Mismatch { wanted: digest, found });
         }
+        let (dir, name) = place_of(&digest);
+        self.make_folder(&dir).await?;
         match self.get(digest).await {
-            Ok(Some(_)) => return Ok(()),
+            // Content is durable before it has its name; the name may be younger than the last sync,
+            // where a process died between the two.
+            Ok(Some(_)) => {
+                return Ok(self.disk.sync_dir(&dir).await.map_err(failed("sync", &dir))?);
+            }
             Ok(None) | Err(BlobError::Mismatch { .. }) => {}
             Err(error @ (BlobError::Disk(_) | BlobError::TooLarge { .. })) => return Err(error),
         }
-        let (dir, name) = place_of(&digest);
-        self.make_folder(&dir).await?;
         let number = self.shared.writes.fetch_add(1, Ordering::Relaxed);
         let temporary = format!("{TEMPORARY}/{number}");
         Ok(write_whole(&self.disk, &temporary, (&dir, &name), [content]).await?)
@@ -225,6 +239,23 @@ mod tests {
     }
 
     #[test]
+    fn a_blob_found_without_a_durable_name_gets_one_before_it_is_acknowledged() {
+        sim(async {
+            let disk = MemoryDisk::new();
+            let (digest, text) = content("renamed, and then the process died");
+            let (dir, name) = place_of(&digest);
+            let file = disk.open("blobs/tmp/0", quorate_types::Open::New).await.expect("new");
+            file.write_and_sync(0, text.clone()).await.expect("durable");
+            disk.rename("blobs/tmp/0", &format!("{dir}/{name}")).await.expect("renamed");
+            let disk = disk.kill();
+            let blobs = Blobs::open(disk.clone()).await.expect("opens");
+            blobs.put(digest, text.clone()).await.expect("kept");
+            let blobs = Blobs::open(disk.crash()).await.expect("opens");
+            assert_eq!(blobs.get(digest).await.expect("sound"), Some(text));
+        });
+    }
+
+    #[test]
     fn pieces_make_the_whole() {
         sim(async {
             let blobs = Blobs::open(MemoryDisk::new()).await.expect("opens");
@@ -275,11 +306,13 @@ mod tests {
             let blobs = Blobs::open(disk.clone()).await.expect("opens");
             let (digest, text) = content("does not fit");
             disk.fill_after(3);
-            assert!(matches!(blobs.put(digest, text).await, Err(BlobError::Disk(_))));
-            let disk = disk.kill();
-            let blobs = Blobs::open(disk.clone()).await.expect("opens");
-            assert!(!blobs.has(digest).await.expect("asked"));
+            let refused = blobs.put(digest, text.clone()).await;
+            assert!(refused.is_err_and(|error| error.is_full()));
             assert!(disk.paths().is_empty(), "{:?}", disk.paths());
+            assert!(!blobs.has(digest).await.expect("asked"));
+            disk.free_up();
+            blobs.put(digest, text.clone()).await.expect("there is space again");
+            assert_eq!(blobs.get(digest).await.expect("sound"), Some(text));
         });
     }
 }

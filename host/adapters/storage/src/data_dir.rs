@@ -16,14 +16,18 @@ use crate::disk_error::{DiskError, failed};
 use crate::durable::{checked, open_if_there, with_checksum, write_whole};
 
 /// The format of a data directory that this program reads and writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const FILE: &str = "identity";
 const TEMPORARY: &str = "identity.tmp";
 /// Five short lines; a cluster id and a peer id are some tens of bytes each.
 const FILE_BYTES_MAX: usize = 4096;
-const JOIN_ANEW: &str = "a node that lost its identity joins anew, with an empty data directory \
-                         and a node id that was never used";
+/// What is done with a directory that this program cannot repair and a node that must not vote
+/// from it. One wording, wherever it is met.
+pub const JOIN_ANEW: &str = "copy the data directory aside and let the node join anew with an empty \
+                             one, under a node id that was never used: `quorate cluster member \
+                             replace OLD NEW@ADDRESS` at any other node, then `quorate node run -f \
+                             FILE`";
 
 /// A data directory's own number, drawn when it is made: tells a directory from
 /// its copy or its successor. 16 random bytes.
@@ -70,7 +74,9 @@ pub enum DataDirError {
         id: String,
     },
     /// The identity file cannot be read.
-    #[error("`identity` is damaged: {reason}. Restore it from a copy, or know that {JOIN_ANEW}")]
+    #[error(
+        "`identity` is damaged: {reason}. Restore that file from a copy; without one: {JOIN_ANEW}"
+    )]
     Damaged {
         /// In what way.
         reason: &'static str,
@@ -78,7 +84,7 @@ pub enum DataDirError {
     /// There is data but no identity.
     #[error(
         "`{found}` is there but `identity` is not, so nobody knows whose data this is. Restore it \
-         from a copy, or know that {JOIN_ANEW}"
+         from a copy; without one: {JOIN_ANEW}"
     )]
     Orphan {
         /// What is there.

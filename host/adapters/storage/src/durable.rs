@@ -18,6 +18,24 @@ pub(crate) async fn write_whole<D: Disk>(
     (dir, name): (&str, &str),
     parts: impl IntoIterator<Item = Bytes, IntoIter: Send> + Send,
 ) -> Result<(), DiskError> {
+    let written = fill(disk, temporary, parts).await;
+    if written.is_err() {
+        // What was begun takes the space that others wait for. Where this fails too, the next start
+        // removes it.
+        disk.remove(temporary).await.ok();
+    }
+    written?;
+    let path = if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
+    disk.rename(temporary, &path).await.map_err(failed("rename", temporary))?;
+    let shown = if dir.is_empty() { "the data directory" } else { dir };
+    disk.sync_dir(dir).await.map_err(failed("sync", shown))
+}
+
+async fn fill<D: Disk>(
+    disk: &D,
+    temporary: &str,
+    parts: impl IntoIterator<Item = Bytes, IntoIter: Send> + Send,
+) -> Result<(), DiskError> {
     let file = disk.open(temporary, Open::Any).await.map_err(failed("create", temporary))?;
     file.set_len(0).await.map_err(failed("empty", temporary))?;
     let mut offset = 0;
@@ -29,11 +47,7 @@ pub(crate) async fn write_whole<D: Disk>(
             offset = next;
         }
     }
-    file.sync().await.map_err(failed("sync", temporary))?;
-    let path = if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
-    disk.rename(temporary, &path).await.map_err(failed("rename", temporary))?;
-    let shown = if dir.is_empty() { "the data directory" } else { dir };
-    disk.sync_dir(dir).await.map_err(failed("sync", shown))
+    file.sync().await.map_err(failed("sync", temporary))
 }
 
 /// Opens a file that may be absent.

@@ -22,7 +22,7 @@ mod record;
 mod snapshots;
 
 pub use blobs::{BlobError, Blobs};
-pub use data_dir::{DataDir, DataDirError, DirectoryId, FORMAT, Identity};
+pub use data_dir::{DataDir, DataDirError, DirectoryId, FORMAT, Identity, JOIN_ANEW};
 pub use directories::{Directories, DirectoriesError};
 pub use disk_error::DiskError;
 pub use log::{

@@ -9,8 +9,8 @@
 //! their segment is recycled. What bounds them is the raft room's snapshot
 //! policy, which purges; nothing here does.
 //!
-//! Parts: `frame` specifies the bytes, `segments` the files, `pen` puts the one
-//! into the other, `queue` holds what waits and what readers see, `writer` is
+//! Parts: `frame` specifies the bytes, `segments` the files, `space` what happens
+//! on a full disk, `pen` puts the one into the other, `queue` holds what waits and what readers see, `writer` is
 //! the one task that writes, `recover` and `replay` read it all back. The shape
 //! is that of ARIES-style logs cut down to redo, with etcd's preallocated and
 //! RocksDB's recycled files; the witness that tells tearing from rot is ours.
@@ -23,6 +23,7 @@ mod queue;
 mod recover;
 mod replay;
 mod segments;
+mod space;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ pub use error::{LogError, OpenError, SubmitError};
 use pen::{Pen, body_bytes_max};
 use queue::{Act, Done, Shared};
 use segments::Segments;
+use space::Space;
 use tail::Tail;
 use writer::{Live, Writer};
 
@@ -106,6 +108,12 @@ struct Handle<RT: AsyncRuntime> {
     vote_acked_early: bool,
 }
 
+impl<RT: AsyncRuntime> Drop for Handle<RT> {
+    fn drop(&mut self) {
+        self.shared.space.desert();
+    }
+}
+
 /// A node's write-ahead log. Clones share it; when the last is dropped, what was taken is still
 /// written and the writer ends.
 pub struct Log<RT: AsyncRuntime, D: Disk>(Arc<Handle<RT>>, PhantomData<fn() -> D>);
@@ -143,14 +151,16 @@ impl<RT: AsyncRuntime, D: Disk> Log<RT, D> {
         let groups = report(&found.live);
         let recovered = Recovered { groups, torn_bytes: found.torn_bytes, sealed: found.sealed };
         let size = options.segment_bytes;
+        let space = Arc::new(Space::new(size));
         let (segments, end) = match found.active {
             Some((active, end)) => {
-                (Segments::resume(disk, size, found.first, active, found.free), end)
+                let active = (found.first, active);
+                (Segments::resume(disk, size, active, found.free, Arc::clone(&space)), end)
             }
-            None => (Segments::begin(disk, size).await?, 0),
+            None => (Segments::begin(disk, size, 1, Arc::clone(&space)).await?, 0),
         };
         let view = found.live.iter().map(|(group, tail)| (*group, tail.map(|_| ()))).collect();
-        let shared = Arc::new(Shared::new(view));
+        let shared = Arc::new(Shared::new(view, space));
         let pen = Pen::<RT, D>::new(segments, options.directory, end);
         let writer = Writer::new(Arc::clone(&shared), pen, found.live, faults.append_acked_early);
         let (wake, woken) = RT::Watch::channel(0);
@@ -248,8 +258,14 @@ impl<RT: AsyncRuntime, D: Disk> Log<RT, D> {
         self.0.shared.counters.read()
     }
 
-    /// Waits until an append would not be refused as [`SubmitError::Busy`]; returns at once when
-    /// the log has failed or was closed.
+    /// Whether the disk is full. What was taken is kept and votes go on, but the caller should
+    /// refuse work now: there is room for little more, and then appends are refused here.
+    pub fn is_full(&self) -> bool {
+        self.0.shared.space.is_full()
+    }
+
+    /// Waits until an append would not be refused as [`SubmitError::Busy`] or
+    /// [`SubmitError::Full`]; returns at once when the log has failed or was closed.
     pub async fn room(&self) {
         let mut progress = self.0.progress.clone();
         while self.0.shared.lock().busy() {
@@ -263,6 +279,7 @@ impl<RT: AsyncRuntime, D: Disk> Log<RT, D> {
     /// the next start can tell rot in its last write from an interrupted one.
     pub async fn close(&self) -> Result<(), Arc<LogError>> {
         self.0.shared.lock().closing = true;
+        self.0.shared.space.desert();
         self.wake();
         let mut progress = self.0.progress.clone();
         while progress.changed().await.is_ok() {}

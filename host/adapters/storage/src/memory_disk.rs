@@ -123,9 +123,14 @@ impl MemoryDisk {
         lock(&self.state).syncs_left = Some(count);
     }
 
-    /// Lets `bytes` more be written; then the disk is full.
+    /// Lets files grow by `bytes` more; then the disk is full. What is overwritten needs no space.
     pub fn fill_after(&self, bytes: usize) {
         lock(&self.state).space_left = Some(bytes);
+    }
+
+    /// There is space again.
+    pub fn free_up(&self) {
+        lock(&self.state).space_left = None;
     }
 
     /// The file's content as a reader sees it now.
@@ -252,11 +257,11 @@ impl DiskFile for MemoryFile {
 
     async fn write_at(&self, offset: u64, data: Bytes) -> io::Result<()> {
         let mut state = self.live()?;
-        if let Some(space) = state.space_left.as_mut() {
-            *space = space.checked_sub(data.len()).ok_or(io::ErrorKind::StorageFull)?;
-        }
+        let mut content = lock(&self.content);
+        let offset = position(offset)?;
+        take_space(&mut state, (offset + data.len()).saturating_sub(content.now.len()))?;
         state.writes += 1;
-        change(&mut lock(&self.content), position(offset)?, data);
+        change(&mut content, offset, data);
         Ok(())
     }
 
@@ -276,9 +281,10 @@ impl DiskFile for MemoryFile {
     }
 
     async fn set_len(&self, len: u64) -> io::Result<()> {
-        let _state = self.live()?;
+        let mut state = self.live()?;
         let mut content = lock(&self.content);
         let (len, old_len) = (position(len)?, content.now.len());
+        take_space(&mut state, len.saturating_sub(old_len))?;
         if len > old_len {
             let zeroes = Bytes::from(vec![0; len - old_len]);
             change(&mut content, old_len, zeroes);
@@ -301,6 +307,13 @@ fn live(state: &Mutex<State>, life: u64) -> io::Result<MutexGuard<'_, State>> {
     } else {
         Err(io::Error::other("this handle's life has ended"))
     }
+}
+
+fn take_space(state: &mut State, growth: usize) -> io::Result<()> {
+    if let Some(space) = state.space_left.as_mut().filter(|_| growth > 0) {
+        *space = space.checked_sub(growth).ok_or(io::ErrorKind::StorageFull)?;
+    }
+    Ok(())
 }
 
 fn position(offset: u64) -> io::Result<usize> {

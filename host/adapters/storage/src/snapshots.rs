@@ -3,13 +3,13 @@
 //! go once it is durable. A damaged snapshot is refused, and an older one never
 //! stands in for it, since the log behind that was purged.
 //!
-//! Files are `snapshots/gN-INDEX-TERM.snap` (decimal, 20 digits each). Format 1,
+//! Files are `snapshots/gN-INDEX-TERM.snap` (decimal, 20 digits each). Format 2,
 //! little-endian:
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 8 | `quorsnap` |
-//! | 8 | 4 | format, 1 |
+//! | 8 | 4 | format, 2 |
 //! | 12 | 4 | group |
 //! | 16 | 8 | index |
 //! | 24 | 8 | term |
@@ -18,9 +18,9 @@
 //! | 48 | 4 | CRC-32 of the 48 bytes above |
 //! | 52 | … | membership, then body, each in blocks |
 //!
-//! A block is up to 64 KiB of content and the CRC-32 of its number (u64, counted
-//! through both) and content, so that one block can be checked, and later sent
-//! again, without the rest.
+//! A block is up to 64 KiB of content and the CRC-32 of the head's checksum, its
+//! number (u64, counted through both) and content: one block can be checked
+//! without the rest, and one of another snapshot or place is none here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,12 +29,13 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crc32fast::Hasher;
 use quorate_types::{Disk, DiskFile, GroupId, Index, Term};
 
+use crate::data_dir::JOIN_ANEW;
 use crate::disk_error::{DiskError, failed};
 use crate::durable::{make_dir, open_if_there, write_whole};
 
 const DIR: &str = "snapshots";
 const MAGIC: &[u8; 8] = b"quorsnap";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const HEAD_BYTES: usize = 52;
 const BLOCK_BYTES: usize = 64 << 10;
 const SUM_BYTES: usize = 4;
@@ -61,8 +62,7 @@ pub enum SnapshotError {
     /// The newest snapshot cannot be read.
     #[error(
         "`{file}` is damaged at byte {offset}: {reason}. The log before it is gone, so nothing \
-         older can stand in for it. Copy the data directory aside, then let the node join anew \
-         with an empty one under a node id that was never used: `quorate node run -f FILE`"
+         older can stand in for it: {JOIN_ANEW}"
     )]
     Damaged {
         /// The file.
@@ -84,6 +84,16 @@ pub enum SnapshotError {
         /// Ours.
         known: u32,
     },
+}
+
+impl SnapshotError {
+    /// Whether there was no space. What was there counts as before, and the same may work later.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Disk(error) => error.is_full(),
+            Self::Damaged { .. } | Self::Format { .. } => false,
+        }
+    }
 }
 
 /// The snapshots of a node's groups. Clones share them.
@@ -122,8 +132,9 @@ impl<D: Disk> Snapshots<D> {
         }
         let number = self.writes.fetch_add(1, Ordering::Relaxed);
         let temporary = format!("{DIR}/{number}.tmp");
-        let parts =
-            std::iter::once(head_of(group, &meta, &body)).chain(blocks(&meta.membership, &body));
+        let head = head_of(group, &meta, &body);
+        let blocks = blocks(head_sum(&head), &meta.membership, &body);
+        let parts = std::iter::once(head).chain(blocks);
         write_whole(&self.disk, &temporary, (DIR, &name), parts).await?;
         for old in older.into_iter().filter(|old| *old != name) {
             let path = format!("{DIR}/{old}");
@@ -187,27 +198,34 @@ fn head_of(group: GroupId, meta: &SnapshotMeta, body: &Bytes) -> Bytes {
     head.freeze()
 }
 
-fn sum_of(number: u64, content: &[u8]) -> u32 {
+/// The checksum at the end of a head.
+fn head_sum(head: &[u8]) -> u32 {
+    u32_at(head, HEAD_BYTES - SUM_BYTES)
+}
+
+fn sum_of(head: u32, number: u64, content: &[u8]) -> u32 {
     let mut sum = Hasher::new();
+    sum.update(&head.to_le_bytes());
     sum.update(&number.to_le_bytes());
     sum.update(content);
     sum.finalize()
 }
 
 /// Membership and body as they lie in the file: each block is content, then its sum.
-fn blocks(membership: &Bytes, body: &Bytes) -> impl Iterator<Item = Bytes> + Send {
+fn blocks(head: u32, membership: &Bytes, body: &Bytes) -> impl Iterator<Item = Bytes> + Send {
     let (membership, body) = (membership.clone(), body.clone());
     let contents = [membership, body].into_iter().flat_map(|whole| {
         let starts = (0..whole.len()).step_by(BLOCK_BYTES);
         starts.map(move |at| whole.slice(at..whole.len().min(at + BLOCK_BYTES)))
     });
-    (0_u64..).zip(contents).flat_map(|(number, content)| {
-        let sum = Bytes::copy_from_slice(&sum_of(number, &content).to_le_bytes());
+    (0_u64..).zip(contents).flat_map(move |(number, content)| {
+        let sum = Bytes::copy_from_slice(&sum_of(head, number, &content).to_le_bytes());
         [content, sum]
     })
 }
 
 struct Head {
+    sum: u32,
     group: GroupId,
     index: Index,
     term: Term,
@@ -230,6 +248,7 @@ impl Head {
         let length =
             |at| usize::try_from(u64_at(bytes, at)).map_err(|_source| bad("it is too long"));
         Ok(Self {
+            sum: head_sum(bytes),
             group: GroupId(u32_at(bytes, 12)),
             index: Index(u64_at(bytes, 16)),
             term: Term(u64_at(bytes, 24)),
@@ -285,7 +304,7 @@ async fn read_blocks<F: DiskFile>(
             let offset = source.offset;
             let block = source.take((bytes - content.len()).min(BLOCK_BYTES)).await?;
             let sum = source.take(SUM_BYTES).await?;
-            if sum[..] != sum_of(number, &block).to_le_bytes() {
+            if sum[..] != sum_of(head.sum, number, &block).to_le_bytes() {
                 return Err(damaged(path, offset, "a block's checksum does not hold"));
             }
             content.put_slice(&block);

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use quorate_types::NodeId;
-use quorate_types::limits::FRAME_BYTES_MAX;
+use quorate_types::limits::LANE_BYTES_MAX;
 
 /// A member as the cluster file names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Default for QueueBound {
     /// beyond which a sender had better hear that the peer is slow. Two largest frames (8 MiB) let one
     /// be written while the next is prepared; seven full lanes to a stalled peer then hold 56 MiB.
     fn default() -> Self {
-        Self { frames_max: 16_384, bytes_max: 2 * FRAME_BYTES_MAX }
+        Self { frames_max: 16_384, bytes_max: LANE_BYTES_MAX }
     }
 }
 

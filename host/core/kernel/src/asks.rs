@@ -420,6 +420,11 @@ impl Kernel {
                 let busy = Refusal::Busy { what: "the log".to_owned(), retry_after_ms: 20 };
                 self.finish(now, id, Err(Setback::Refused(busy)));
             }
+            (LogSetback::DiskFull, _origin) => {
+                let what = "the leader's disk".to_owned();
+                let full = Refusal::Busy { what, retry_after_ms: 1_000 };
+                self.finish(now, id, Err(Setback::Refused(full)));
+            }
             (LogSetback::TooLarge, _origin) => {
                 let limit = u64::try_from(COMMAND_BYTES_MAX).unwrap_or(u64::MAX);
                 let what = "the request as it would lie in the log".to_owned();

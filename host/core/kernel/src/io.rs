@@ -118,6 +118,8 @@ pub enum LogSetback {
     NotLeader,
     /// Too much is under way. Nothing was proposed.
     Busy,
+    /// The leader's disk is full. Nothing was proposed.
+    DiskFull,
     /// Larger than a command may be. Nothing was proposed, and never will be.
     TooLarge,
     /// It may be committed yet, or not.

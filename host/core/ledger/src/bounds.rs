@@ -74,6 +74,11 @@ impl Default for Bounds {
     }
 }
 
+/// Whether a text about a member may stand in the list.
+pub(crate) fn check_member_text(what: &str, value: &str) -> Result<(), Refusal> {
+    name(what, value)
+}
+
 /// Whether the ledger takes a task of this description.
 ///
 /// # Errors

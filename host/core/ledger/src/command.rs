@@ -9,6 +9,8 @@ use quorate_types::{
     Submission, TaskId, Token,
 };
 
+use crate::roster::RosterMember;
+
 /// A command to one of the two machines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -45,6 +47,12 @@ pub enum SystemCommand {
     ActivatePolicy(Activate),
     /// Every member can read commands of this level.
     RaiseFeatureLevel(u32),
+    /// The members that the cluster file names; changes nothing once there is a list.
+    SeedMembers(Vec<RosterMember>),
+    /// A node belongs to the cluster from now on, or has another name or address.
+    AdmitMember(RosterMember),
+    /// A node belongs to it no more, and its id is never given again.
+    RemoveMember(NodeId),
 }
 
 /// Tasks and their leases.

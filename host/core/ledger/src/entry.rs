@@ -20,6 +20,9 @@ mod kind {
     pub(super) const RETIRE_AGENT: u16 = 4;
     pub(super) const ACTIVATE_POLICY: u16 = 5;
     pub(super) const RAISE_FEATURE_LEVEL: u16 = 6;
+    pub(super) const SEED_MEMBERS: u16 = 7;
+    pub(super) const ADMIT_MEMBER: u16 = 8;
+    pub(super) const REMOVE_MEMBER: u16 = 9;
     pub(super) const SUBMIT: u16 = 101;
     pub(super) const ASSIGN: u16 = 102;
     pub(super) const COMPLETE: u16 = 103;
@@ -60,6 +63,9 @@ impl Command {
             kind::RETIRE_AGENT => SystemCommand::RetireAgent(read(kind, body)?).into(),
             kind::ACTIVATE_POLICY => SystemCommand::ActivatePolicy(read(kind, body)?).into(),
             kind::RAISE_FEATURE_LEVEL => SystemCommand::RaiseFeatureLevel(read(kind, body)?).into(),
+            kind::SEED_MEMBERS => SystemCommand::SeedMembers(read(kind, body)?).into(),
+            kind::ADMIT_MEMBER => SystemCommand::AdmitMember(read(kind, body)?).into(),
+            kind::REMOVE_MEMBER => SystemCommand::RemoveMember(read(kind, body)?).into(),
             kind::SUBMIT => ShardCommand::Submit(read(kind, body)?).into(),
             kind::ASSIGN => ShardCommand::Assign(read(kind, body)?).into(),
             kind::COMPLETE => {
@@ -99,6 +105,9 @@ fn encode_system(command: &SystemCommand, at: Time) -> Bytes {
         SystemCommand::RetireAgent(retire) => write(kind::RETIRE_AGENT, at, retire),
         SystemCommand::ActivatePolicy(activate) => write(kind::ACTIVATE_POLICY, at, activate),
         SystemCommand::RaiseFeatureLevel(level) => write(kind::RAISE_FEATURE_LEVEL, at, level),
+        SystemCommand::SeedMembers(members) => write(kind::SEED_MEMBERS, at, members),
+        SystemCommand::AdmitMember(member) => write(kind::ADMIT_MEMBER, at, member),
+        SystemCommand::RemoveMember(node) => write(kind::REMOVE_MEMBER, at, node),
     }
 }
 

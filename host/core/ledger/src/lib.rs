@@ -22,6 +22,7 @@ mod ledger;
 mod outcome;
 mod query;
 mod record;
+mod roster;
 mod set_hash;
 mod shard;
 mod snapshot;
@@ -38,5 +39,6 @@ pub use command::{
 };
 pub use ledger::{Ledger, SLOT_BALANCER};
 pub use outcome::{Applied, ApplyError, Outcome, RestoreError, Unassigned};
+pub use roster::{Roster, RosterMember};
 pub use system::{Agent, Node, Policy, Retired};
 pub use views::Views;

@@ -15,6 +15,7 @@ use quorate_types::{
 };
 
 use crate::ledger::{Ledger, SLOT_BALANCER};
+use crate::roster::Roster;
 use crate::shard::Places;
 use crate::system::{Agent, Node, Policy};
 
@@ -217,6 +218,11 @@ impl Ledger {
     /// A node of record.
     pub fn node(&self, id: NodeId) -> Option<&Node> {
         self.system.nodes.get(&id).map(Arc::as_ref)
+    }
+
+    /// The cluster's members; two equal pointers are one list.
+    pub const fn roster(&self) -> &Arc<Roster> {
+        &self.system.roster
     }
 
     /// What is in a slot.

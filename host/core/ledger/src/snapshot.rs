@@ -2,6 +2,8 @@
 //! items: a head with counts, and record after record. Places are not written; a
 //! restored ledger computes them anew, and its digest, which must be the one stated.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,7 @@ use quorate_types::{Digest, GroupId, Index, Time, cbor};
 
 use crate::ledger::Ledger;
 use crate::outcome::RestoreError;
+use crate::roster::Roster;
 use crate::shard::{self, Adopted, AdoptedPolicy, Decided};
 use crate::system::{self, Agent, Node, Policy};
 
@@ -28,6 +31,9 @@ struct Head {
     time: Time,
     system: system::Counters,
     shard: shard::Counters,
+    /// Not in snapshots of before there was a list.
+    #[serde(default)]
+    roster: Roster,
     nodes: u64,
     agents: u64,
     policies: u64,
@@ -47,6 +53,7 @@ impl Ledger {
             time: self.time,
             system: self.system.counters.clone(),
             shard: self.shard.counters.clone(),
+            roster: Roster::clone(&self.system.roster),
             nodes: count(self.system.nodes.len()),
             agents: count(self.system.agents.len()),
             policies: count(self.system.policies.len()),
@@ -102,6 +109,7 @@ impl Ledger {
         ledger.index = head.index;
         ledger.advance(head.time);
         ledger.system.restore_counters(head.system);
+        ledger.system.roster = Arc::new(head.roster);
         ledger.shard.restore_counters(head.shard);
         for _node in 0..head.nodes {
             ledger.system.store_node(read::<Node>(rest)?);

@@ -19,6 +19,7 @@ use crate::bounds::{
 };
 use crate::command::{Activate, NodeDown, NodeUp, RetireAgent, SystemCommand};
 use crate::outcome::Outcome;
+use crate::roster::Roster;
 use crate::set_hash::{Mark, SetHash, canonical};
 use crate::shard::Moment;
 
@@ -109,6 +110,7 @@ pub(crate) struct System {
     pub(crate) nodes: OrdMap<NodeId, Arc<Node>>,
     pub(crate) agents: OrdMap<AgentId, Arc<Agent>>,
     pub(crate) policies: OrdMap<String, Arc<Policy>>,
+    pub(crate) roster: Arc<Roster>,
     /// Agents by namespace and name; derived.
     pub(crate) names: OrdMap<Arc<(String, String)>, AgentId>,
     /// Agents that live; derived.
@@ -142,11 +144,15 @@ impl System {
             SystemCommand::RetireAgent(retire) => self.retire_agent(at, retire, events),
             SystemCommand::ActivatePolicy(activate) => self.activate(at, activate, events),
             SystemCommand::RaiseFeatureLevel(level) => self.raise(level),
+            SystemCommand::SeedMembers(members) => self.seed_members(members),
+            SystemCommand::AdmitMember(member) => self.admit_member(member),
+            SystemCommand::RemoveMember(id) => self.remove_member(at, id, events),
         };
         step.unwrap_or_else(Outcome::Refused)
     }
 
     fn node_up(&mut self, at: Moment, up: NodeUp, events: &mut Vec<EventKind>) -> Step {
+        self.expect_member(up.node)?;
         let settled = self.counters.shards;
         if settled != 0 && settled != up.shards {
             return Err(Refusal::Conflict(format!(
@@ -184,7 +190,7 @@ impl System {
         Ok(Outcome::Done)
     }
 
-    fn retire_agents_of(
+    pub(crate) fn retire_agents_of(
         &mut self,
         at: Moment,
         node: NodeId,
@@ -386,6 +392,7 @@ impl System {
     pub(crate) fn sum(&self) -> SetHash {
         let mut sum = self.sum;
         sum.add(Mark::of("system", &self.counters));
+        self.add_roster(&mut sum);
         sum
     }
 
@@ -393,6 +400,7 @@ impl System {
     pub(crate) fn recompute_sum(&self) -> SetHash {
         let mut sum = SetHash::default();
         sum.add(Mark::of("system", &self.counters));
+        self.add_roster(&mut sum);
         self.nodes.values().for_each(|node| sum.add(Mark::of("node", &**node)));
         self.agents.values().for_each(|agent| sum.add(Mark::of("agent", &**agent)));
         self.policies.values().for_each(|policy| sum.add(Mark::of("policy", &**policy)));

@@ -6,4 +6,5 @@ mod fixture;
 mod histories;
 mod oracle;
 mod registry;
+mod roster;
 mod time;

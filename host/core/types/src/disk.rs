@@ -54,7 +54,9 @@ pub trait DiskFile: Send + Sync + 'static {
     fn write_at(&self, offset: u64, data: Bytes) -> impl Future<Output = io::Result<()>> + Send;
 
     /// Makes all that was written before the call durable. An error is final:
-    /// the caller must stop acknowledging and never try again as if it had worked.
+    /// the caller must stop acknowledging and never try again as if it had worked. Its kind is
+    /// never `StorageFull` or `QuotaExceeded`, whatever the system said: those mean that a write
+    /// was refused, which may be tried again.
     fn sync(&self) -> impl Future<Output = io::Result<()>> + Send;
 
     /// `write_at`, then `sync`; drivers make it one hop.

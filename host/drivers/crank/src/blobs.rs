@@ -345,7 +345,13 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> BlobExchange<RT, D, W> {
     async fn keep(&self, digest: Digest, content: Bytes) -> Result<(), Refusal> {
         self.clear(digest).await;
         let kept = self.0.store.put(digest, content).await;
-        kept.map_err(|error| Refusal::Unavailable(format!("blob {}: {error}", digest.short())))
+        kept.map_err(|error| {
+            if error.is_full() {
+                let what = format!("the disk of {}", self.0.node);
+                return Refusal::Busy { what, retry_after_ms: 1_000 };
+            }
+            Refusal::Unavailable(format!("blob {}: {error}", digest.short()))
+        })
     }
 
     /// Reachable peers, in an order that spreads blobs over them.

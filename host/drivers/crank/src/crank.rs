@@ -198,6 +198,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Crank<RT, D, W> {
             let result = raft.propose(command).await.map_err(|error| match error {
                 ProposeError::NotLeader { .. } => LogSetback::NotLeader,
                 ProposeError::Busy(_) => LogSetback::Busy,
+                ProposeError::DiskFull => LogSetback::DiskFull,
                 ProposeError::TooLarge { .. } => LogSetback::TooLarge,
                 ProposeError::Stopped | ProposeError::Unknown => LogSetback::Unknown,
             });

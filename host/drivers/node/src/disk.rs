@@ -8,7 +8,12 @@
 //! `sync` is `fdatasync`: contents and length, no timestamps. Files grow with
 //! zeroes that are really written, since the blocks that `fallocate` reserves
 //! cost a journal entry at their first write, which is what preallocating is to
-//! avoid. Symbolic links are followed; whoever may write in the data directory
+//! avoid.
+//!
+//! A failed sync is final for the whole directory: the kernel may have dropped the
+//! pages and would call the next one a success. From then on nothing is written,
+//! synced or renamed here any more, [`FileDisk::failure`] says why, and the
+//! process is expected to end. Symbolic links are followed; whoever may write in the data directory
 //! may replace its contents anyway.
 
 #[cfg(test)]
@@ -19,7 +24,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use quorate_types::{Disk, DiskFile, Open};
@@ -66,6 +71,29 @@ struct Shared {
     root: PathBuf,
     threads: Threads,
     log: Threads,
+    broken: Arc<Broken>,
+}
+
+/// The first failed sync.
+#[derive(Debug, Default)]
+struct Broken(OnceLock<String>);
+
+impl Broken {
+    fn check(&self) -> io::Result<()> {
+        match self.0.get() {
+            None => Ok(()),
+            Some(first) => Err(io::Error::other(format!("an earlier sync failed: {first}"))),
+        }
+    }
+
+    /// Runs one sync; a failure of it is never taken for a full disk.
+    fn sync(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        self.check()?;
+        sync().map_err(|error| {
+            let first = self.0.get_or_init(|| error.to_string());
+            io::Error::other(format!("a sync failed: {first}"))
+        })
+    }
 }
 
 /// A directory as a disk. Clones share it; the lock goes with the last of them, its files
@@ -86,8 +114,7 @@ impl FileDisk {
             let path = path.to_owned();
             move |source| FileDiskError::Io { act, path, source }
         };
-        let make = DirBuilder::new().recursive(true).mode(DIR_MODE).create(root);
-        make.map_err(failed("create", root))?;
+        make_root(root).map_err(failed("create", root))?;
         let path = root.join(LOCK);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
@@ -104,7 +131,13 @@ impl FileDisk {
             Threads::start(name, count, &lock).map_err(failed("start threads for", root))
         };
         let (threads, log) = (start("disk", THREADS)?, start("disk-log", 1)?);
-        Ok(Self(Arc::new(Shared { root: root.to_owned(), threads, log })))
+        Ok(Self(Arc::new(Shared { root: root.to_owned(), threads, log, broken: Arc::default() })))
+    }
+
+    /// Why nothing is written here any more, if that is so: a sync has failed.
+    pub fn failure(&self) -> Option<String> {
+        let first = self.0.broken.0.get()?;
+        Some(format!("a sync in `{}` failed: {first}", self.0.root.display()))
     }
 
     /// Where `path` is. Only plain names: nothing leads out of the directory.
@@ -149,20 +182,48 @@ impl Disk for FileDisk {
 
     async fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let (from, to) = (self.locate(from)?, self.locate(to)?);
-        self.run(move || std::fs::rename(from, to)).await
+        let broken = Arc::clone(&self.0.broken);
+        self.run(move || {
+            broken.check()?;
+            std::fs::rename(from, to)
+        })
+        .await
     }
 
     async fn remove(&self, path: &str) -> io::Result<()> {
         let place = self.locate(path)?;
-        self.run(move || std::fs::remove_file(place)).await
+        let broken = Arc::clone(&self.0.broken);
+        self.run(move || {
+            broken.check()?;
+            std::fs::remove_file(place)
+        })
+        .await
     }
 
     async fn sync_dir(&self, dir: &str) -> io::Result<()> {
         let place = self.locate(dir)?;
         // A folder opened for reading only can be synced; std has no way to ask for O_DIRECTORY
         // and needs none, since a file in its place would be an error of the caller's own.
-        self.run(move || File::open(place)?.sync_all()).await
+        let broken = Arc::clone(&self.0.broken);
+        self.run(move || broken.sync(|| File::open(place)?.sync_all())).await
     }
+}
+
+/// Makes the data directory and its name durable: one that vanished with the power would be taken
+/// for an emptied one, and its node refused.
+fn make_root(root: &Path) -> io::Result<()> {
+    if root.is_dir() {
+        return Ok(());
+    }
+    let is_there = |above: &&Path| above.as_os_str().is_empty() || above.is_dir();
+    let made = root.ancestors().skip(1).take_while(|above| !is_there(above)).count();
+    DirBuilder::new().recursive(true).mode(DIR_MODE).create(root)?;
+    // Each new folder's name lies in the one above it, the last of which was there before.
+    for above in root.ancestors().skip(1).take(made + 1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        File::open(above)?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn open_file(place: &Path, how: Open) -> io::Result<File> {
@@ -226,18 +287,25 @@ impl DiskFile for FileOnDisk {
     }
 
     async fn write_at(&self, offset: u64, data: Bytes) -> io::Result<()> {
-        self.run(move |file| file.write_all_at(&data, offset)).await
+        let broken = Arc::clone(&self.disk.0.broken);
+        self.run(move |file| {
+            broken.check()?;
+            file.write_all_at(&data, offset)
+        })
+        .await
     }
 
     async fn sync(&self) -> io::Result<()> {
-        self.run(File::sync_data).await
+        let broken = Arc::clone(&self.disk.0.broken);
+        self.run(move |file| broken.sync(|| file.sync_data())).await
     }
 
     async fn write_and_sync(&self, offset: u64, data: Bytes) -> io::Result<()> {
-        let file = Arc::clone(&self.file);
+        let (file, broken) = (Arc::clone(&self.file), Arc::clone(&self.disk.0.broken));
         let work = move || {
+            broken.check()?;
             file.write_all_at(&data, offset)?;
-            file.sync_data()
+            broken.sync(|| file.sync_data())
         };
         self.disk.0.log.run(work).await
     }
@@ -247,7 +315,12 @@ impl DiskFile for FileOnDisk {
     }
 
     async fn set_len(&self, len: u64) -> io::Result<()> {
-        self.run(move |file| resize(file, len)).await
+        let broken = Arc::clone(&self.disk.0.broken);
+        self.run(move |file| {
+            broken.check()?;
+            resize(file, len)
+        })
+        .await
     }
 }
 

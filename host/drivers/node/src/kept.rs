@@ -16,6 +16,7 @@ use crate::secrets::entropy;
 pub(crate) struct Kept {
     /// The directory's own id.
     pub(crate) directory: DirectoryId,
+    pub(crate) disk: FileDisk,
     /// Which directories the others vote from.
     pub(crate) directories: Directories<FileDisk>,
     pub(crate) log: Log<TokioRuntime, FileDisk>,
@@ -59,7 +60,7 @@ impl Kept {
             "data directory opened"
         );
         let snapshots = Snapshots::open(disk.clone()).await?;
-        let blobs = Blobs::open(disk).await?;
-        Ok(Self { directory, directories, log, snapshots, blobs })
+        let blobs = Blobs::open(disk.clone()).await?;
+        Ok(Self { directory, disk, directories, log, snapshots, blobs })
     }
 }

@@ -83,6 +83,7 @@ type Door0 = Handle<TokioRuntime, FileDisk, Transport>;
 /// A running node.
 pub struct Node {
     handle: Door0,
+    disk: FileDisk,
     log: Log<TokioRuntime, FileDisk>,
     transport: Transport,
     /// The door that agents go through, for as long as the node runs.
@@ -110,7 +111,7 @@ impl Node {
     pub async fn start(config: &NodeConfig, faults: &Faults) -> Result<Self, StartError> {
         let key = read_key(&config.node.key_file)?;
         let dir = &config.node.data_dir;
-        let Kept { directory, directories, log, snapshots, blobs } =
+        let Kept { directory, disk, directories, log, snapshots, blobs } =
             Kept::open(config, &key, faults).await?;
         let environment = Environment::default();
         let threads = GuestThreads::start()?;
@@ -167,7 +168,7 @@ impl Node {
         handle.add_figures(Box::new(move |page| rooms.write(page)));
         let agents_door: Arc<dyn Door> = Arc::new(handle.clone());
         environment.open(&agents_door);
-        Ok(Self { handle, log, transport, _agents_door: agents_door, _guests: threads })
+        Ok(Self { handle, disk, log, transport, _agents_door: agents_door, _guests: threads })
     }
 
     /// The node as its doors see it.
@@ -175,9 +176,9 @@ impl Node {
         Arc::new(self.handle.clone())
     }
 
-    /// Why the node's log has stopped for good, if it has. The process should end.
+    /// Why the node can keep nothing any more, if that is so. The process should end.
     pub fn failure(&self) -> Option<String> {
-        self.handle.failure()
+        self.disk.failure().or_else(|| self.handle.failure())
     }
 
     /// Stops in order: whoever waits is told, leadership is handed over, the log is closed, and

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use openraft_rt::AsyncRuntime as _;
 use openraft_rt_sim::SimRuntime;
-use quorate_crank::{BlobExchange, Crank, Handle, Mailbox, Parts, Post};
+use quorate_crank::{BlobExchange, Crank, Groups, Handle, Mailbox, Parts, Post};
 use quorate_dispatch::NativeSource;
 use quorate_kernel::{Kernel, KernelConfig, LEASE_TERM, LocalAgent, MemberInfo};
 use quorate_ledger::Ledger;
@@ -14,7 +14,7 @@ use quorate_raft::{Observer, Raft, RaftOptions};
 use quorate_storage::{Blobs, DataDir, DirectoryId, Identity, Log, LogOptions, Snapshots};
 use quorate_types::rng::Rng;
 use quorate_types::task::NAMESPACE_DEFAULT;
-use quorate_types::{CapabilitySet, EventKind, Faults, GroupId, Index, NodeId, Term};
+use quorate_types::{CapabilitySet, EventKind, Faults, GroupId, Index, Layout, NodeId, Term};
 
 use crate::disk::SimDisk;
 use crate::guests::SimGuests;
@@ -82,7 +82,7 @@ impl SimNode {
     }
 
     pub(crate) fn leads(&self) -> bool {
-        self.handle().is_some_and(|handle| handle.raft().status().leads)
+        self.handle().is_some_and(|handle| handle.groups().statuses().iter().any(|status| status.leads))
     }
 
     /// Begins a life on whatever the disk holds.
@@ -126,7 +126,8 @@ impl SimNode {
             .map_err(|error| told(&error))?;
         world.began(id, raft.status().term);
         let blobs = BlobExchange::new(id, members, store, wire.clone());
-        post.open(raft.clone(), blobs.clone());
+        let groups = Groups::new(Layout::ONE, vec![raft]);
+        post.open(groups.clone(), blobs.clone());
         let guests = Arc::new(SimGuests::new(
             world,
             Arc::clone(&over),
@@ -134,7 +135,7 @@ impl SimNode {
             self.rng.next_u64(),
             knobs.fault_ppm,
         ));
-        let parts = Parts { mailbox, raft, blobs, wire, guests, wall: Arc::new(wall) };
+        let parts = Parts { mailbox, groups, blobs, wire, guests, wall: Arc::new(wall) };
         let handle = Crank::start(parts, |now| Kernel::new(config, Box::new(NativeSource), now));
         mesh.attach(id, post).await;
         self.lives += 1;
@@ -156,6 +157,7 @@ impl SimNode {
         };
         KernelConfig {
             node: self.id,
+            layout: Layout::ONE,
             members: voters.iter().map(|id| (*id, member(id))).collect(),
             api: None,
             boot: self.rng.next_u64(),

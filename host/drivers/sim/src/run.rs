@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use openraft_rt::{AsyncRuntime as _, Instant as _};
@@ -169,7 +169,7 @@ async fn settle(world: &World, chaos: &Chaos) {
     rest(world, chaos, end).await;
     for node in chaos.nodes() {
         match node.handle() {
-            Some(handle) => world.judge_end(node.id, &handle.view()),
+            Some(handle) => world.judge_end(node.id, handle.views().system()),
             None => world.complain(Law::Liveness, format!("{} is down", node.id)),
         }
     }
@@ -182,7 +182,7 @@ async fn rest(world: &World, chaos: &Chaos, end: SimInstant) {
 }
 
 fn is_settled(world: &World, chaos: &Chaos) -> bool {
-    let mut views = chaos.nodes().iter().filter_map(|node| node.handle().map(|door| door.view()));
+    let mut views = chaos.nodes().iter().filter_map(|node| node.handle().map(|door| Arc::clone(door.views().system())));
     let Some(first) = views.next() else { return false };
     world.is_settled() && views.all(|view| view.index() == first.index())
 }

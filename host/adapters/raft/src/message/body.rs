@@ -114,6 +114,8 @@ pub(super) struct ChunkBody<'b> {
     head: Option<SnapshotHeadBody<'b>>,
     #[cbor(b(4), with = "minicbor::bytes")]
     data: &'b [u8],
+    #[n(5)]
+    sum: u32,
 }
 
 #[derive(Encode, Decode)]
@@ -123,6 +125,8 @@ pub(super) struct ReceivedBody {
     result: u8,
     #[n(1)]
     vote: Option<VoteBody>,
+    #[n(2)]
+    offset: Option<u64>,
 }
 
 pub(super) fn write_append(append: &Append, encoder: &mut Encoder<&mut Vec<u8>>) -> Written {
@@ -166,8 +170,8 @@ pub(super) fn write_chunk(chunk: &Chunk, encoder: &mut Encoder<&mut Vec<u8>>) ->
             last: head.last.as_ref().map(Into::into),
             membership,
         });
-    let Chunk { transfer, offset, total, .. } = *chunk;
-    encoder.encode(ChunkBody { transfer, offset, total, head, data: &chunk.data })?;
+    let Chunk { transfer, offset, total, sum, .. } = *chunk;
+    encoder.encode(ChunkBody { transfer, offset, total, head, data: &chunk.data, sum })?;
     Ok(())
 }
 
@@ -185,6 +189,7 @@ pub(super) fn read_chunk(frame: &Bytes, body: ChunkBody<'_>) -> Result<Chunk, Fr
         total: body.total,
         head: head.transpose()?,
         data: frame.slice_ref(body.data),
+        sum: body.sum,
     })
 }
 
@@ -305,9 +310,9 @@ impl TryFrom<TransferredBody> for Transferred {
 impl From<&Received> for ReceivedBody {
     fn from(received: &Received) -> Self {
         match received {
-            Received::More => Self { result: 0, vote: None },
-            Received::Installed(vote) => Self { result: 1, vote: Some(vote.into()) },
-            Received::Refused => Self { result: 2, vote: None },
+            Received::Upto(offset) => Self { result: 0, vote: None, offset: Some(*offset) },
+            Received::Installed(vote) => Self { result: 1, vote: Some(vote.into()), offset: None },
+            Received::Refused => Self { result: 2, vote: None, offset: None },
         }
     }
 }
@@ -315,10 +320,10 @@ impl From<&Received> for ReceivedBody {
 impl TryFrom<ReceivedBody> for Received {
     type Error = FrameError;
     fn try_from(body: ReceivedBody) -> Result<Self, FrameError> {
-        match (body.result, body.vote) {
-            (0, None) => Ok(Self::More),
-            (1, Some(vote)) => Ok(Self::Installed(vote.into())),
-            (2, None) => Ok(Self::Refused),
+        match (body.result, body.vote, body.offset) {
+            (0, None, Some(offset)) => Ok(Self::Upto(offset)),
+            (1, Some(vote), None) => Ok(Self::Installed(vote.into())),
+            (2, None, None) => Ok(Self::Refused),
             _other => Err(no_such_result(kind::RECEIVED)),
         }
     }

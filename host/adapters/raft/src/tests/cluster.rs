@@ -9,7 +9,7 @@ use openraft_rt::{AsyncRuntime, Instant, Select2, Watch, WatchReceiver};
 use quorate_ledger::{Command, Outcome, ShardCommand};
 use quorate_storage::{DirectoryId, Log, LogOptions, Snapshots};
 use quorate_types::{
-    Faults, Gone, GroupId, Index, NodeId, Payload, Submission, TaskId, TaskSpec, Time,
+    Faults, Gone, GroupId, Index, Lane, NodeId, Payload, Submission, TaskId, TaskSpec, Time,
 };
 
 use super::judges::{Judges, Told, Witness};
@@ -17,7 +17,7 @@ use super::mesh::{Mesh, Weather};
 use super::slow_disk::SlowDisk;
 use crate::propose::ProposeError;
 use crate::raft::{GroupStatus, Raft, RaftOptions};
-use crate::settings::{Compaction, Profile};
+use crate::settings::{Compaction, LogSize, Profile, SNAPSHOT_BYTES_PER_S};
 use crate::types::locked;
 
 pub(super) const GROUP: GroupId = GroupId(0);
@@ -37,11 +37,15 @@ pub(super) struct Settings {
     pub(super) profile: Profile,
     pub(super) compaction: Compaction,
     pub(super) faults: Faults,
+    pub(super) log_size: LogSize,
+    pub(super) snapshot_bytes_per_s: Option<u64>,
 }
 
 pub(super) struct Cluster<RT: AsyncRuntime> {
     mesh: Mesh<RT>,
     nodes: BTreeMap<NodeId, Node<RT>>,
+    /// The first voters.
+    founders: BTreeSet<NodeId>,
     settings: Settings,
     judges: Arc<Mutex<Judges>>,
     bell: <RT::Watch as Watch>::Sender<u64>,
@@ -69,6 +73,7 @@ impl<RT: AsyncRuntime> Cluster<RT> {
         let mut cluster = Self {
             mesh: Mesh::new(seed),
             nodes: (1..=count).map(|id| (NodeId(id), node(id))).collect(),
+            founders: (1..=count).map(NodeId).collect(),
             settings,
             judges: Arc::default(),
             bell,
@@ -119,10 +124,9 @@ impl<RT: AsyncRuntime> Cluster<RT> {
 
     /// Starts a life of a node on whatever its disk holds.
     pub(super) async fn boot(&mut self, id: NodeId) {
-        let voters: BTreeSet<NodeId> = self.nodes.keys().copied().collect();
         let disk = self.nodes[&id].disk.clone();
         let directory = DirectoryId([u8::try_from(id.0).unwrap(); 16]);
-        let Settings { profile, compaction, faults } = self.settings.clone();
+        let Settings { profile, compaction, faults, log_size, .. } = self.settings.clone();
         let (log, _recovered) =
             Log::<RT, _>::open(disk.clone(), LogOptions::new(directory), &faults).await.unwrap();
         let snapshots = Snapshots::open(disk).await.unwrap();
@@ -132,8 +136,17 @@ impl<RT: AsyncRuntime> Cluster<RT> {
             judges: Arc::clone(&self.judges),
             bell: Mutex::new(self.bell.clone()),
         });
-        let options =
-            RaftOptions { profile, compaction, faults, ..RaftOptions::new(id, GROUP, voters) };
+        let options = RaftOptions {
+            profile,
+            compaction,
+            faults,
+            log_size,
+            snapshot_bytes_per_s: self
+                .settings
+                .snapshot_bytes_per_s
+                .unwrap_or(SNAPSHOT_BYTES_PER_S),
+            ..RaftOptions::new(id, GROUP, self.founders.clone())
+        };
         let observer: Arc<Witness<RT>> = Arc::clone(&witness);
         let raft =
             Raft::start(options, log, snapshots, self.mesh.wire(id), observer).await.unwrap();
@@ -151,6 +164,18 @@ impl<RT: AsyncRuntime> Cluster<RT> {
         for other in gone.is_some().then(|| self.live()).into_iter().flatten() {
             self.handle(other).peer_gone(id, gone.unwrap());
         }
+    }
+
+    /// A new node with an empty disk comes, which nobody knows yet.
+    pub(super) async fn join(&mut self, id: NodeId) {
+        let node = Node { disk: SlowDisk::new(id.0), raft: None, witness: None };
+        self.nodes.insert(id, node);
+        self.boot(id).await;
+    }
+
+    /// Frames and their bytes that a lane has carried to a node.
+    pub(super) fn carried(&self, to: NodeId, lane: Lane) -> (usize, usize) {
+        self.mesh.carried(to, lane)
     }
 
     /// Ends a node in order.
@@ -172,6 +197,14 @@ impl<RT: AsyncRuntime> Cluster<RT> {
         for other in self.ids() {
             self.mesh.cut(other, id);
         }
+    }
+
+    /// The connection between two nodes breaks, and nothing passes until it is healed.
+    pub(super) fn part(&self, one: NodeId, other: NodeId) {
+        self.mesh.cut(one, other);
+        self.mesh.cut(other, one);
+        self.handle(one).peer_gone(other, Gone::Timeout);
+        self.handle(other).peer_gone(one, Gone::Timeout);
     }
 
     pub(super) fn heal(&self) {

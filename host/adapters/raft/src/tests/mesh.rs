@@ -53,6 +53,7 @@ struct State<RT: AsyncRuntime> {
     ports: BTreeMap<NodeId, Port<RT>>,
     cuts: BTreeSet<(NodeId, NodeId)>,
     links: BTreeMap<(NodeId, NodeId, Lane), Link<RT>>,
+    carried: BTreeMap<(NodeId, Lane), (usize, usize)>,
 }
 
 /// All lanes between all nodes.
@@ -72,6 +73,7 @@ impl<RT: AsyncRuntime> Mesh<RT> {
             ports: BTreeMap::new(),
             cuts: BTreeSet::new(),
             links: BTreeMap::new(),
+            carried: BTreeMap::new(),
         })))
     }
 
@@ -114,6 +116,10 @@ impl<RT: AsyncRuntime> Mesh<RT> {
 
     pub(super) fn heal(&self) {
         locked(&self.0).cuts.clear();
+    }
+
+    pub(super) fn carried(&self, to: NodeId, lane: Lane) -> (usize, usize) {
+        locked(&self.0).carried.get(&(to, lane)).copied().unwrap_or_default()
     }
 
     fn post(
@@ -175,6 +181,11 @@ impl<RT: AsyncRuntime> Mesh<RT> {
                 state.ports.get(&to).and_then(|port| port.raft.clone()).filter(|_| open)
             };
             if let Some(raft) = raft {
+                {
+                    let mut state = locked(&self.0);
+                    let (frames, bytes) = state.carried.entry((to, lane)).or_default();
+                    (*frames, *bytes) = (*frames + 1, *bytes + letter.frame.len());
+                }
                 raft.deliver(from, lane, letter.frame).await;
             }
         }

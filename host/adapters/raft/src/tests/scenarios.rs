@@ -35,6 +35,8 @@ macro_rules! on_both_runtimes {
     };
 }
 
+pub(super) use on_both_runtimes;
+
 on_both_runtimes!(
     three_nodes_elect_commit_and_agree,
     a_single_voter_commits_alone,

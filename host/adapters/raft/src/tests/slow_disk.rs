@@ -18,6 +18,8 @@ use crate::types::locked;
 struct Pace {
     rng: Rng,
     longest_us: u64,
+    /// No sync ends any more.
+    still: bool,
 }
 
 pub(super) struct SlowDisk<RT> {
@@ -42,12 +44,17 @@ pub(super) struct SlowFile<RT> {
 impl<RT> SlowDisk<RT> {
     /// Syncs take no time until told otherwise.
     pub(super) fn new(seed: u64) -> Self {
-        let pace = Arc::new(Mutex::new(Pace { rng: Rng::new(seed), longest_us: 0 }));
+        let pace = Arc::new(Mutex::new(Pace { rng: Rng::new(seed), longest_us: 0, still: false }));
         Self { disk: MemoryDisk::new(), pace, runtime: PhantomData }
     }
 
     pub(super) fn slow_down(&self, longest: Duration) {
         locked(&self.pace).longest_us = u64::try_from(longest.as_micros()).unwrap();
+    }
+
+    /// Syncs that begin from now on end when the disk moves again.
+    pub(super) fn stand_still(&self, still: bool) {
+        locked(&self.pace).still = still;
     }
 
     pub(super) fn memory(&self) -> &MemoryDisk {
@@ -62,6 +69,9 @@ impl<RT> SlowDisk<RT> {
 }
 
 async fn take_time<RT: AsyncRuntime>(pace: &Mutex<Pace>) {
+    while locked(pace).still {
+        RT::sleep(Duration::from_millis(5)).await;
+    }
     let span = {
         let mut pace = locked(pace);
         let longest = pace.longest_us;

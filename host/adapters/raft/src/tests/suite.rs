@@ -8,10 +8,11 @@ use openraft_rt::AsyncRuntime;
 use openraft_rt_sim::SimRuntime;
 use openraft_rt_tokio::TokioRuntime;
 use quorate_storage::{DirectoryId, Log, LogOptions, MemoryDisk, Snapshots};
-use quorate_types::Faults;
+use quorate_types::{Faults, Layout};
 
 use super::Deaf;
 use super::cluster::GROUP;
+use crate::allow_list::AllowList;
 use crate::log::LogStore;
 use crate::machine::Machine;
 use crate::state_machine::{Shelf, StateMachine};
@@ -30,7 +31,8 @@ impl<RT: AsyncRuntime> StoreBuilder<Tc<RT>, LogStore<RT, MemoryDisk>, StateMachi
         let options = LogOptions::new(DirectoryId([1; 16]));
         let (log, _recovered) = Log::open(disk.clone(), options, &faults).await.unwrap();
         let snapshots = Snapshots::open(disk).await.unwrap();
-        let machine = Arc::new(Machine::new(GROUP, faults, Arc::new(Deaf)));
+        let (hears, admits) = (Arc::new(Deaf), AllowList::default());
+        let machine = Arc::new(Machine::new(Layout::ONE, GROUP, faults, hears, admits));
         let shelf = Arc::new(Shelf::new(GROUP, snapshots));
         Ok(((), LogStore::new(log, GROUP), StateMachine::new(machine, shelf)))
     }

@@ -4,11 +4,8 @@ use std::sync::Arc;
 
 use quorate_types::{GroupId, Index};
 
+use crate::data_dir::JOIN_ANEW;
 use crate::disk_error::DiskError;
-
-/// What the operator of a log that is beyond this program's repair does.
-const JOIN_ANEW: &str = "Copy the data directory aside, then let the node join anew with an empty \
-                         one under a node id that was never used: `quorate node run -f FILE`";
 
 /// Why an open log takes nothing any more. Final: only a new start reads the disk again.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +22,7 @@ pub enum OpenError {
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// Something that was durable cannot be read.
-    #[error("`{file}` is damaged at byte {offset}: {reason}. It is left as it is. {JOIN_ANEW}")]
+    #[error("`{file}` is damaged at byte {offset}: {reason}. It is left as it is: {JOIN_ANEW}")]
     Damaged {
         /// The file.
         file: String,
@@ -40,9 +37,20 @@ pub enum OpenError {
         /// The file.
         file: String,
     },
+    /// A segment lies under another's name.
+    #[error(
+        "`{file}` holds segment {found}: files of the log were exchanged or copied over each \
+         other. Put them back as they were; if that is not possible: {JOIN_ANEW}"
+    )]
+    Misplaced {
+        /// The file.
+        file: String,
+        /// Which segment it holds.
+        found: u64,
+    },
     /// Entries are missing between others.
     #[error(
-        "the log of group {group} has entries {after} and {before} and none between. {JOIN_ANEW}"
+        "the log of group {group} has entries {after} and {before} and none between: {JOIN_ANEW}"
     )]
     Hole {
         /// The group.
@@ -99,6 +107,13 @@ pub enum SubmitError {
         queued: usize,
         /// How much that is, bytes.
         queued_bytes: usize,
+    },
+    /// The disk is full and what is allocated is kept for votes and marks. Wait with
+    /// [`Log::room`](crate::Log::room): it works again when there is space.
+    #[error("the disk is full: appends may take {left} bytes more until there is space again")]
+    Full {
+        /// How much would have been taken, bytes.
+        left: usize,
     },
     /// A body larger than a segment holds.
     #[error("a body of {got} bytes where a segment holds at most {limit}")]

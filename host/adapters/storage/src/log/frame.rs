@@ -1,4 +1,4 @@
-//! How records lie in a segment. This header is the specification of format 1.
+//! How records lie in a segment. This header is the specification of format 2.
 //!
 //! A segment is a file of fixed size, filled with zeroes before its first use
 //! and later recycled with whatever its last use left in it. From offset 0 it
@@ -21,9 +21,12 @@
 //! | 40 | … | body, then zeroes to a multiple of 8 |
 //!
 //! Both checksums (CRC-32/ISO-HDLC) start from one over the directory's id and
-//! the segment's number. So what an earlier use of the file left, or another
-//! directory's file, is no frame here: it is the end of the log. The id is not
-//! known to clients, so that no payload can pretend to be a frame.
+//! the segment's number; the head's goes on with its place in the segment (u64,
+//! left out at place 0, so that programs of every format can read there which
+//! format this is). So what an earlier use of the file left, another directory's
+//! file, or a block that the disk put in a wrong place is no frame here: it is the
+//! end of the log, or damage. The id is not known to clients, so that no payload
+//! can pretend to be a frame.
 //!
 //! | kind | | group, index, term | body |
 //! |---|---|---|---|
@@ -56,7 +59,7 @@ use quorate_types::{GroupId, Index, Term};
 use crate::data_dir::DirectoryId;
 
 /// The format of the log, in each segment's first frame.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 /// Bytes of a frame before its body.
 pub(super) const HEAD_BYTES: usize = 40;
 /// Frames start at multiples of this.
@@ -183,12 +186,10 @@ impl Framing {
         Self { start }
     }
 
-    /// Whether bytes that are no frame here look like the first frame of segment `number`: rot, or
-    /// another directory's file. Such a file is never taken for an unused one.
-    pub(super) fn claims(bytes: &[u8], number: u64) -> bool {
-        bytes.first_chunk::<HEAD_BYTES>().is_some_and(|head| {
-            head[0] == MAGIC && head[1] == Kind::Segment.number() && u64_at(head, 8) == number
-        })
+    /// The number of the segment whose first frame these bytes look like, sound or not.
+    pub(super) fn claimed(bytes: &[u8]) -> Option<u64> {
+        let head = bytes.first_chunk::<HEAD_BYTES>()?;
+        (head[0] == MAGIC && head[1] == Kind::Segment.number()).then(|| u64_at(head, 8))
     }
 
     fn sum(&self, bytes: &[u8]) -> u32 {
@@ -197,11 +198,23 @@ impl Framing {
         sum.finalize()
     }
 
-    /// Appends one frame to `out`. Bodies are below 4 GiB, as segments are.
+    /// The checksum of a head at this place.
+    fn head_sum(&self, at: usize, bytes: &[u8]) -> u32 {
+        let mut sum = self.start.clone();
+        if at > 0 {
+            sum.update(&u64::try_from(at).unwrap_or(u64::MAX).to_le_bytes());
+        }
+        sum.update(bytes);
+        sum.finalize()
+    }
+
+    /// Appends one frame to `out`, which holds what its write has put so far; `witness` is where
+    /// that write will lie. Bodies are below 4 GiB, as segments are.
     pub(super) fn put(&self, out: &mut BytesMut, head: Head, witness: u32, body: &[u8]) {
         let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
         assert!(length < u32::MAX, "a body fits its segment");
         let begin = out.len();
+        let at = usize::try_from(witness).unwrap_or(usize::MAX) + begin;
         out.reserve(framed_bytes(body.len()));
         out.put_slice(&[MAGIC, head.kind.number(), VERSION, 0]);
         out.put_u32_le(head.group.0);
@@ -210,7 +223,7 @@ impl Framing {
         out.put_u32_le(length);
         out.put_u32_le(witness);
         out.put_u32_le(self.sum(body));
-        let sum = self.sum(&out[begin..]);
+        let sum = self.head_sum(at, &out[begin..]);
         out.put_u32_le(sum);
         out.put_slice(body);
         out.put_bytes(0, framed_bytes(body.len()) - HEAD_BYTES - body.len());
@@ -220,7 +233,7 @@ impl Framing {
     pub(super) fn read<'a>(&self, segment: &'a [u8], at: usize) -> Result<Frame<'a>, NoFrame> {
         let head = segment.get(at..).and_then(<[u8]>::first_chunk::<HEAD_BYTES>);
         let head = head.ok_or(NoFrame::Unreadable)?;
-        if head[0] != MAGIC || self.sum(&head[..CHECKED_BYTES]) != u32_at(head, 36) {
+        if head[0] != MAGIC || self.head_sum(at, &head[..CHECKED_BYTES]) != u32_at(head, 36) {
             return Err(NoFrame::Unreadable);
         }
         let (kind, version) = (head[1], head[2]);
@@ -296,14 +309,19 @@ mod tests {
     const ENTRY: Head =
         Head { kind: Kind::Entry, group: GroupId(7), index: Index(11), term: Term(3) };
 
+    const PLACE: usize = 104;
+
     fn framing(number: u64) -> Framing {
         Framing::new(DirectoryId([9; 16]), number)
     }
 
+    /// A frame at place 104 of a write that began at 96.
     fn framed(body: &[u8]) -> BytesMut {
-        let mut out = BytesMut::new();
-        framing(4).put(&mut out, ENTRY, 96, body);
-        out
+        let mut write = BytesMut::zeroed(PLACE - 96);
+        framing(4).put(&mut write, ENTRY, 96, body);
+        let mut segment = BytesMut::zeroed(96);
+        segment.extend_from_slice(&write);
+        segment
     }
 
     #[test]
@@ -311,43 +329,50 @@ mod tests {
         for length in [0, 1, 7, 8, 9, 1000] {
             let body = vec![0x5a; length];
             let bytes = framed(&body);
-            let frame = framing(4).read(&bytes, 0).expect("sound");
+            let frame = framing(4).read(&bytes, PLACE).expect("sound");
             assert_eq!((frame.head, frame.witness, frame.body), (ENTRY, 96, body.as_slice()));
-            assert_eq!((frame.end, bytes.len()), (framed_bytes(length), framed_bytes(length)));
+            let end = PLACE + framed_bytes(length);
+            assert_eq!((frame.end, bytes.len()), (end, end));
         }
     }
 
     #[test]
     fn every_flipped_bit_of_head_and_body_is_seen() {
         let bytes = framed(b"payload!");
-        for bit in 0..bytes.len() * 8 {
+        for bit in PLACE * 8..bytes.len() * 8 {
             let mut rotten = bytes.clone();
             rotten[bit / 8] ^= 1 << (bit % 8);
-            assert!(framing(4).read(&rotten, 0).is_err(), "bit {bit}");
+            assert!(framing(4).read(&rotten, PLACE).is_err(), "bit {bit}");
         }
     }
 
     #[test]
-    fn a_frame_of_another_segment_or_directory_is_no_frame_here() {
+    fn a_frame_of_another_segment_place_or_directory_is_no_frame_here() {
         let bytes = framed(b"x");
-        assert_eq!(framing(5).read(&bytes, 0).err(), Some(NoFrame::Unreadable));
+        assert_eq!(framing(5).read(&bytes, PLACE).err(), Some(NoFrame::Unreadable));
         let foreign = Framing::new(DirectoryId([8; 16]), 4);
-        assert_eq!(foreign.read(&bytes, 0).err(), Some(NoFrame::Unreadable));
+        assert_eq!(foreign.read(&bytes, PLACE).err(), Some(NoFrame::Unreadable));
+        assert!(framing(4).read(&bytes, PLACE).is_ok());
+        for moved in [0, ALIGN, PLACE - ALIGN, PLACE + ALIGN] {
+            let mut elsewhere = BytesMut::zeroed(moved);
+            elsewhere.extend_from_slice(&bytes[PLACE..]);
+            assert_eq!(framing(4).read(&elsewhere, moved).err(), Some(NoFrame::Unreadable));
+        }
     }
 
     #[test]
     fn a_newer_kind_is_known_as_such() {
         let mut bytes = framed(b"x");
-        bytes[1] = 99;
-        let sum = framing(4).sum(&bytes[..CHECKED_BYTES]);
-        bytes[36..40].copy_from_slice(&sum.to_le_bytes());
+        bytes[PLACE + 1] = 99;
+        let sum = framing(4).head_sum(PLACE, &bytes[PLACE..][..CHECKED_BYTES]);
+        bytes[PLACE + 36..][..4].copy_from_slice(&sum.to_le_bytes());
         let unknown = NoFrame::Unknown { kind: 99, version: 1 };
-        assert_eq!(framing(4).read(&bytes, 0).err(), Some(unknown));
+        assert_eq!(framing(4).read(&bytes, PLACE).err(), Some(unknown));
     }
 
     #[test]
     fn a_segment_body_is_read_as_written() {
-        let body = SegmentBody { format: 1, size: 4096, first: 3, previous_end: 4000 };
+        let body = SegmentBody { format: FORMAT, size: 4096, first: 3, previous_end: 4000 };
         assert_eq!(SegmentBody::decode(&body.encode()), Some(body));
         assert_eq!(SegmentBody::decode(&[0; 3]), None);
     }

@@ -10,8 +10,9 @@ use super::frame::{
     ALIGN, FORMAT, Framing, HEAD_BYTES, Head, Kind, SEGMENT_FRAME_BYTES, SegmentBody, framed_bytes,
 };
 use super::segments::{Segments, path_of};
+use super::space::RETRY_AFTER;
 use crate::data_dir::DirectoryId;
-use crate::disk_error::{DiskError, failed};
+use crate::disk_error::{DiskError, failed, is_full};
 
 /// The longest body that a segment of this size holds.
 pub(super) fn body_bytes_max(segment_bytes: u32) -> usize {
@@ -108,12 +109,26 @@ impl<RT: AsyncRuntime, D: Disk> Pen<RT, D> {
         self.bytes += u64::from(end - self.start);
         let active = self.segments.active();
         assert!(end <= active.size, "frames stay within their segment");
-        let written = active.file.write_and_sync(u64::from(self.start), data).await;
-        written.map_err(failed("write and sync", &path_of(active.number)))?;
-        self.start = end;
-        if end > active.size / 2 {
-            self.segments.prepare();
+        // What is overwritten needs space where a file system copies on write. A write refused for
+        // want of it was not synced, so the same write may come again.
+        while let Err(error) = active.file.write_and_sync(u64::from(self.start), data.clone()).await
+        {
+            if !is_full(&error) || self.segments.space().is_deserted() {
+                return Err(failed("write and sync", &path_of(active.number))(error));
+            }
+            self.segments.space().set_full(true);
+            RT::sleep(RETRY_AFTER).await;
         }
+        self.start = end;
+        self.look_ahead()
+    }
+
+    /// Sees that a spare is there when it will be needed.
+    pub(super) fn look_ahead(&mut self) -> Result<(), DiskError> {
+        if self.start > self.segments.active().size / 2 || self.segments.space().is_full() {
+            self.segments.prepare()?;
+        }
+        self.segments.space().set_left(self.segments.left(self.start));
         Ok(())
     }
 

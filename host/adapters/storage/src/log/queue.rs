@@ -10,6 +10,7 @@ use quorate_types::{GroupId, Index, Term};
 
 use super::counters::Counters;
 use super::frame::framed_bytes;
+use super::space::Space;
 use super::tail::Tail;
 use super::{LogError, SubmitError};
 use crate::record::Record;
@@ -69,11 +70,13 @@ pub(super) enum Next {
     Close(BTreeMap<GroupId, Bytes>),
 }
 
-#[derive(Default)]
 pub(super) struct Queue {
     pub(super) view: BTreeMap<GroupId, Tail<()>>,
     waiting: VecDeque<Waiting>,
     bytes: usize,
+    /// What the writer has taken and not yet written, bytes.
+    writing: usize,
+    space: Arc<Space>,
     /// Committed marks not yet written: at most one a group, whatever the rate of commits.
     marks: BTreeMap<GroupId, Bytes>,
     pub(super) failed: Option<Arc<LogError>>,
@@ -82,9 +85,20 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Whether an append would be refused.
+    /// Whether an append would be refused for some time.
     pub(super) fn busy(&self) -> bool {
+        self.crowded() || self.check_space(framed_bytes(0)).is_err()
+    }
+
+    fn crowded(&self) -> bool {
         self.bytes >= QUEUE_BYTES_MAX || self.waiting.len() >= QUEUE_APPENDS_MAX
+    }
+
+    fn check_space(&self, bytes: usize) -> Result<(), SubmitError> {
+        match self.space.for_appends(self.bytes + self.writing) {
+            Some(left) if left < bytes => Err(SubmitError::Full { left }),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn open(&self) -> Result<(), SubmitError> {
@@ -104,7 +118,7 @@ impl Queue {
     ) -> Result<(), SubmitError> {
         self.open()?;
         let busy = match &act {
-            Act::Append(_) => self.busy(),
+            Act::Append(_) => self.crowded(),
             Act::Vote(_) | Act::Truncate(_) | Act::Purge(..) => {
                 self.waiting.len() >= QUEUE_OPERATIONS_MAX
             }
@@ -113,8 +127,11 @@ impl Queue {
             let (queued, queued_bytes) = (self.waiting.len(), self.bytes);
             return Err(SubmitError::Busy { queued, queued_bytes });
         }
-        show(self.view.entry(group).or_default(), group, &act)?;
         let bytes = act.bytes();
+        if matches!(act, Act::Append(_)) {
+            self.check_space(bytes)?;
+        }
+        show(self.view.entry(group).or_default(), group, &act)?;
         self.bytes += bytes;
         self.waiting.push_back(Waiting { group, act, done: Some(done), bytes });
         Ok(())
@@ -130,6 +147,7 @@ impl Queue {
 
     /// What the writer does next.
     pub(super) fn next(&mut self) -> Next {
+        self.writing = 0;
         if self.waiting.is_empty() {
             if !self.closing {
                 return Next::Nothing;
@@ -145,6 +163,7 @@ impl Queue {
             batch.push(waiting);
         }
         self.bytes -= bytes;
+        self.writing = bytes;
         // A mark must not overtake the entries that were submitted before it.
         let marks =
             if self.waiting.is_empty() { std::mem::take(&mut self.marks) } else { BTreeMap::new() };
@@ -185,12 +204,23 @@ fn show(tail: &mut Tail<()>, group: GroupId, act: &Act) -> Result<(), SubmitErro
 pub(super) struct Shared {
     queue: Mutex<Queue>,
     pub(super) counters: Counters,
+    pub(super) space: Arc<Space>,
 }
 
 impl Shared {
-    pub(super) fn new(view: BTreeMap<GroupId, Tail<()>>) -> Self {
-        let queue = Mutex::new(Queue { view, ..Queue::default() });
-        Self { queue, counters: Counters::default() }
+    pub(super) fn new(view: BTreeMap<GroupId, Tail<()>>, space: Arc<Space>) -> Self {
+        let queue = Queue {
+            view,
+            waiting: VecDeque::new(),
+            bytes: 0,
+            writing: 0,
+            space: Arc::clone(&space),
+            marks: BTreeMap::new(),
+            failed: None,
+            closing: false,
+            ended: false,
+        };
+        Self { queue: Mutex::new(queue), counters: Counters::default(), space }
     }
 
     /// A panic elsewhere does not harm what is guarded: each section is complete in itself.

@@ -17,7 +17,7 @@ use super::frame::{
 };
 use super::pen::{narrow, wide};
 use super::replay::Replay;
-use super::segments::{Active, DIR, NEW, is_usable, number_of, path_of};
+use super::segments::{Active, DIR, NEW, SPARE, is_usable, number_of, path_of};
 use super::writer::Live;
 use super::{LogOptions, OpenError};
 use crate::disk_error::{DiskError, failed};
@@ -80,13 +80,15 @@ pub(super) async fn recover<D: Disk>(
     Ok(Found { live, first, active, free, torn_bytes, sealed })
 }
 
-/// The heads of all segments that were ever written.
+/// The heads of all segments that were ever written. Only the newest file may be an unwritten one,
+/// and it was taken up because the one before it was full; whatever else it shows was exchanged.
 async fn read_heads<D: Disk>(
     disk: &D,
     options: &LogOptions,
     files: &BTreeSet<u64>,
-) -> Result<Heads, DiskError> {
+) -> Result<Heads, OpenError> {
     let mut heads = Heads::new();
+    let newest = files.last().copied().unwrap_or(0);
     for &number in files {
         let path = path_of(number);
         let file = disk.open(&path, Open::Existing).await.map_err(failed("open", &path))?;
@@ -98,10 +100,14 @@ async fn read_heads<D: Disk>(
                 Err(OpenError::Unknown { file: path, offset: 0, kind, version })
             }
             Err(NoFrame::Unreadable | NoFrame::BadBody) => {
+                if let Some(found) = misplaced(options, files, number, &start) {
+                    return Err(OpenError::Misplaced { file: path, found });
+                }
                 let size = file.len().await.map_err(failed("read", &path))?;
                 let size = usize::try_from(size).unwrap_or(usize::MAX);
                 let bytes = file.read_at(0, size).await.map_err(failed("read", &path))?;
-                if !Framing::claims(&start, number) && behind(&framing, &bytes, 0).1 == 0 {
+                let claimed = Framing::claimed(&start) == Some(number);
+                if number == newest && !claimed && behind(&framing, &bytes, 0).1 == 0 {
                     // Taken up and never written, or torn in its first write.
                     continue;
                 }
@@ -111,7 +117,24 @@ async fn read_heads<D: Disk>(
         };
         heads.insert(number, head);
     }
+    if newest > 1 && !heads.contains_key(&newest) && !heads.contains_key(&(newest - 1)) {
+        return Err(OpenError::Missing { file: path_of(newest - 1) });
+    }
     Ok(heads)
+}
+
+/// Which other segment's first frame this is, sound, where a file that was renamed in order does
+/// not have it: one goes from a lower number, which it leaves, to the newest.
+fn misplaced(
+    options: &LogOptions,
+    files: &BTreeSet<u64>,
+    number: u64,
+    start: &[u8],
+) -> Option<u64> {
+    let found = Framing::claimed(start).filter(|found| *found != number)?;
+    Framing::new(options.directory, found).read(start, 0).ok()?;
+    let renamed = found < number && files.last() == Some(&number) && !files.contains(&found);
+    (!renamed).then_some(found)
 }
 
 fn segment_body(frame: &Frame<'_>, path: &str) -> Result<SegmentBody, OpenError> {
@@ -236,7 +259,8 @@ async fn clear_away<D: Disk>(
         gone.push(NEW.to_owned());
     }
     let mut free = Vec::new();
-    for path in dead.map(|number| path_of(*number)) {
+    let spare = names.iter().any(|name| SPARE.ends_with(name.as_str())).then(|| SPARE.to_owned());
+    for path in dead.map(|number| path_of(*number)).chain(spare) {
         if is_usable(disk, &path, options.segment_bytes).await? {
             free.push(path);
         } else {

@@ -4,20 +4,25 @@
 //! that holds nothing that counts is *free*: its file is renamed to the next
 //! number when one is needed, so that in steady state no block is ever
 //! allocated. Before a file serves at all it is filled with zeroes and synced
-//! under the name `log/new.tmp`; a spare is made in the background once the
-//! active segment is half full and nothing is free.
+//! under the name `log/new.tmp`; a spare, `log/spare`, is made in the background
+//! once the active segment is half full and nothing is free. `space` tells what
+//! follows when it cannot be made.
 
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use openraft_rt::{AsyncRuntime, Oneshot, OneshotSender};
+use openraft_rt::{AsyncRuntime, Instant, Oneshot, OneshotSender};
 use quorate_types::{Disk, DiskFile, Open};
 
-use crate::disk_error::{DiskError, failed};
+use super::space::{RETRY_AFTER, Space};
+use crate::disk_error::{DiskError, failed, is_full};
 
 /// The log's folder.
 pub(super) const DIR: &str = "log";
 /// A file that is being filled.
 pub(super) const NEW: &str = "log/new.tmp";
+/// A file that is filled and waits.
+pub(super) const SPARE: &str = "log/spare";
 /// Free files beyond this are removed: one serves the next roll, one more absorbs the purge
 /// that frees two.
 const FREE_MAX: usize = 2;
@@ -34,14 +39,24 @@ pub(super) fn number_of(name: &str) -> Option<u64> {
 }
 
 /// Makes a file of `size` zeroes at [`NEW`], durable but for its name.
-async fn fill<D: Disk>(disk: D, size: u32) -> io::Result<()> {
-    let file = disk.open(NEW, Open::Any).await?;
-    file.set_len(0).await?;
-    file.set_len(u64::from(size)).await?;
-    file.sync().await
+async fn fill<D: Disk>(disk: &D, size: u32) -> Result<(), DiskError> {
+    let file = disk.open(NEW, Open::Any).await.map_err(failed("create", NEW))?;
+    file.set_len(0).await.map_err(failed("empty", NEW))?;
+    if let Err(error) = file.set_len(u64::from(size)).await {
+        if is_full(&error) {
+            // Others may use what was not enough for this.
+            file.set_len(0).await.map_err(failed("empty", NEW))?;
+        }
+        return Err(failed("allocate", NEW)(error));
+    }
+    file.sync().await.map_err(failed("sync", NEW))
 }
 
-type Filled<RT> = <<RT as AsyncRuntime>::Oneshot as Oneshot>::Receiver<io::Result<()>>;
+async fn fill_spare<D: Disk>(disk: D, size: u32) -> Result<(), DiskError> {
+    fill(&disk, size).await?;
+    disk.rename(NEW, SPARE).await.map_err(failed("rename", NEW))?;
+    disk.sync_dir(DIR).await.map_err(failed("sync", DIR))
+}
 
 /// The segment that is written.
 pub(super) struct Active<F> {
@@ -51,6 +66,38 @@ pub(super) struct Active<F> {
     pub(super) size: u32,
 }
 
+/// A spare that is being made.
+struct Filling<RT: AsyncRuntime> {
+    result: Arc<Mutex<Option<Result<(), DiskError>>>>,
+    done: <RT::Oneshot as Oneshot>::Receiver<()>,
+}
+
+impl<RT: AsyncRuntime> Filling<RT> {
+    fn begin<D: Disk>(disk: D, size: u32) -> Self {
+        let (tell, done) = RT::Oneshot::channel();
+        let result = Arc::new(Mutex::new(None));
+        let slot = Arc::clone(&result);
+        let _detached = RT::spawn(async move {
+            let filled = fill_spare(disk, size).await;
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(filled);
+            // A log that has ended meanwhile needs no spare.
+            tell.send(()).ok();
+        });
+        Self { result, done }
+    }
+
+    async fn result_of_end(self) -> Option<Result<(), DiskError>> {
+        let Self { result, done } = self;
+        drop(done.await);
+        let mut result = result.lock().unwrap_or_else(PoisonError::into_inner);
+        result.take()
+    }
+
+    fn look(&self) -> Option<Result<(), DiskError>> {
+        self.result.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// All segments of a log.
 pub(super) struct Segments<RT: AsyncRuntime, D: Disk> {
     disk: D,
@@ -58,25 +105,34 @@ pub(super) struct Segments<RT: AsyncRuntime, D: Disk> {
     first: u64,
     active: Active<D::File>,
     free: Vec<String>,
-    filling: Option<Filled<RT>>,
+    filling: Option<Filling<RT>>,
+    space: Arc<Space>,
+    /// On a full disk: when a spare is tried again.
+    retry_at: Option<RT::Instant>,
 }
 
 impl<RT: AsyncRuntime, D: Disk> Segments<RT, D> {
-    /// A log that has none yet; its first is number 1.
-    pub(super) async fn begin(disk: D, size: u32) -> Result<Self, DiskError> {
-        let active = take_up(&disk, size, &mut Vec::new(), 1).await?;
-        Ok(Self { disk, size, first: 1, active, free: Vec::new(), filling: None })
+    /// A log that has none yet.
+    pub(super) async fn begin(
+        disk: D,
+        size: u32,
+        first: u64,
+        space: Arc<Space>,
+    ) -> Result<Self, DiskError> {
+        fill(&disk, size).await?;
+        let active = take_up(&disk, size, NEW, first).await?;
+        Ok(Self::resume(disk, size, (first, active), Vec::new(), space))
     }
 
     /// A log as recovered.
     pub(super) fn resume(
         disk: D,
         size: u32,
-        first: u64,
-        active: Active<D::File>,
+        (first, active): (u64, Active<D::File>),
         free: Vec<String>,
+        space: Arc<Space>,
     ) -> Self {
-        Self { disk, size, first, active, free, filling: None }
+        Self { disk, size, first, active, free, filling: None, space, retry_at: None }
     }
 
     pub(super) fn active(&self) -> &Active<D::File> {
@@ -93,16 +149,36 @@ impl<RT: AsyncRuntime, D: Disk> Segments<RT, D> {
         self.size
     }
 
-    /// Goes on to the next segment; the active one must be durable to its end.
+    pub(super) fn space(&self) -> &Arc<Space> {
+        &self.space
+    }
+
+    /// Bytes that can be written when the active segment is used up to `end`.
+    pub(super) fn left(&self, end: u32) -> u64 {
+        let free = u64::try_from(self.free.len()).unwrap_or(u64::MAX);
+        u64::from(self.active.size - end) + free * u64::from(self.size)
+    }
+
+    /// Goes on to the next segment; the active one must be durable to its end. Waits for as long as
+    /// the disk is full and somebody wants what is to be written.
     pub(super) async fn advance(&mut self) -> Result<(), DiskError> {
-        if let Some(filled) = self.filling.take()
-            && self.free.is_empty()
-            && matches!(filled.await, Ok(Ok(())))
-        {
-            self.free.push(NEW.to_owned());
+        while self.free.is_empty() {
+            let filling = match self.filling.take() {
+                Some(filling) => filling,
+                None => Filling::begin(self.disk.clone(), self.size),
+            };
+            // Whatever it came to lies in its slot; a runtime that drops the task is at its end.
+            filling.result_of_end().await.map_or(Ok(()), |result| self.take_spare(result))?;
+            if self.free.is_empty() {
+                if self.space.is_deserted() {
+                    return Err(failed("allocate", NEW)(io::ErrorKind::StorageFull.into()));
+                }
+                RT::sleep(RETRY_AFTER).await;
+            }
         }
         let next = self.active.number + 1;
-        self.active = take_up(&self.disk, self.size, &mut self.free, next).await?;
+        let from = self.free.pop().unwrap_or_else(|| SPARE.to_owned());
+        self.active = take_up(&self.disk, self.size, &from, next).await?;
         Ok(())
     }
 
@@ -110,20 +186,41 @@ impl<RT: AsyncRuntime, D: Disk> Segments<RT, D> {
     pub(super) async fn settle(&mut self) {
         if let Some(filling) = self.filling.take() {
             // Made or not, nobody needs it any more.
-            drop(filling.await);
+            drop(filling.result_of_end().await);
         }
     }
 
-    /// Starts to fill a spare if none is at hand. A failure shows when the spare is needed.
-    pub(super) fn prepare(&mut self) {
-        if self.free.is_empty() && self.filling.is_none() {
-            let (filled, filling) = RT::Oneshot::channel();
-            let work = fill(self.disk.clone(), self.size);
-            let _detached = RT::spawn(async move {
-                // A log that has ended meanwhile needs no spare.
-                drop(filled.send(work.await));
-            });
-            self.filling = Some(filling);
+    /// Starts to make a spare if none is at hand, and takes the one that is made. A full disk is
+    /// remembered and tried again later; any other failure is final.
+    pub(super) fn prepare(&mut self) -> Result<(), DiskError> {
+        if let Some(result) = self.filling.as_ref().and_then(Filling::look) {
+            self.filling = None;
+            self.take_spare(result)?;
+        }
+        if !self.free.is_empty() {
+            self.space.set_full(false);
+        } else if self.filling.is_none()
+            && self.retry_at.as_ref().is_none_or(|at| *at <= RT::Instant::now())
+        {
+            self.filling = Some(Filling::begin(self.disk.clone(), self.size));
+        }
+        Ok(())
+    }
+
+    fn take_spare(&mut self, result: Result<(), DiskError>) -> Result<(), DiskError> {
+        match result {
+            Ok(()) => {
+                self.free.push(SPARE.to_owned());
+                self.retry_at = None;
+                self.space.set_full(false);
+                Ok(())
+            }
+            Err(error) if error.is_full() => {
+                self.retry_at = Some(RT::Instant::now() + RETRY_AFTER);
+                self.space.set_full(true);
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -151,22 +248,15 @@ pub(super) async fn is_usable<D: Disk>(disk: &D, path: &str, size: u32) -> Resul
     Ok(len == u64::from(size))
 }
 
-/// Opens segment `number` on a free file, or on a new one.
+/// Opens segment `number` on a file that is free.
 async fn take_up<D: Disk>(
     disk: &D,
     size: u32,
-    free: &mut Vec<String>,
+    from: &str,
     number: u64,
 ) -> Result<Active<D::File>, DiskError> {
-    let from = match free.pop() {
-        Some(path) => path,
-        None => {
-            fill(disk.clone(), size).await.map_err(failed("allocate", NEW))?;
-            NEW.to_owned()
-        }
-    };
     let path = path_of(number);
-    disk.rename(&from, &path).await.map_err(failed("rename", &from))?;
+    disk.rename(from, &path).await.map_err(failed("rename", from))?;
     // Its old name must be gone for good before it gets new content.
     disk.sync_dir(DIR).await.map_err(failed("sync", DIR))?;
     let file = disk.open(&path, Open::Existing).await.map_err(failed("open", &path))?;

@@ -2,6 +2,8 @@
 //! unless a test says otherwise.
 
 mod faults;
+mod full;
+mod misplaced;
 mod model;
 mod recovery;
 mod recycling;

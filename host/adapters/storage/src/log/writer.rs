@@ -13,19 +13,21 @@
 //! **Errors are final.** After a failed write or sync nobody knows what is on the
 //! disk, and a second sync that succeeds proves nothing (the kernel may have
 //! dropped the pages). The log fails, every operation that waits is told so, and
-//! only a new start, which reads the disk again, goes on.
+//! only a new start, which reads the disk again, goes on. A full disk is no such
+//! error: nothing is told or dropped, and what was taken waits (`space`).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use openraft_rt::{AsyncRuntime, Watch, WatchReceiver, WatchSender};
+use openraft_rt::{AsyncRuntime, Select2, Watch, WatchReceiver, WatchSender};
 use quorate_types::{Disk, GroupId};
 
 use super::LogError;
 use super::frame::{HEAD_BYTES, Head, Kind, SEGMENT_FRAME_BYTES, framed_bytes};
 use super::pen::{Pen, wide};
 use super::queue::{Act, BATCH_BYTES_MAX, Next, Shared, Waiting};
+use super::space::{RETRY_AFTER, Space};
 use super::tail::Tail;
 use crate::disk_error::DiskError;
 
@@ -75,6 +77,10 @@ impl<RT: AsyncRuntime, D: Disk> Writer<RT, D> {
     /// batches and is dropped at the end.
     pub(super) async fn run(mut self, mut wake: Receiver<RT>, progress: Sender<RT>) {
         let _ending = Ending(Arc::clone(&self.shared));
+        let space = Arc::clone(&self.shared.space);
+        if let Err(error) = self.pen.look_ahead() {
+            return self.fail(&Arc::new(LogError::from(error)));
+        }
         loop {
             let next = self.shared.lock().next();
             match next {
@@ -103,9 +109,18 @@ impl<RT: AsyncRuntime, D: Disk> Writer<RT, D> {
                     });
                 }
                 Next::Nothing => {
-                    if wake.changed().await.is_err() {
+                    let woken = match RT::select2(wake.changed(), look_again::<RT>(&space)).await {
+                        Select2::First(woken) => woken.is_ok(),
+                        Select2::Second(()) => true,
+                    };
+                    if !woken {
                         return;
                     }
+                    if let Err(error) = self.pen.look_ahead() {
+                        self.fail(&Arc::new(LogError::from(error)));
+                        return;
+                    }
+                    progress.send_if_modified(|_batches| true);
                 }
                 Next::Close(marks) => {
                     if let Err(error) = self.seal(marks).await {
@@ -114,6 +129,15 @@ impl<RT: AsyncRuntime, D: Disk> Writer<RT, D> {
                     return;
                 }
             }
+        }
+    }
+
+    /// The log has failed between two batches: whoever waits for the next is told.
+    fn fail(&self, error: &Arc<LogError>) {
+        tracing::error!(%error, "the log has failed");
+        let waiting = self.shared.end(Some(error));
+        for done in waiting.into_iter().filter_map(|waiting| waiting.done) {
+            done(Err(Arc::clone(error)));
         }
     }
 
@@ -289,6 +313,15 @@ impl<RT: AsyncRuntime, D: Disk> Writer<RT, D> {
             self.tail(group).set_committed(mark, place);
         }
         Ok(())
+    }
+}
+
+/// Returns when a full disk is worth another look; never while it is not full.
+async fn look_again<RT: AsyncRuntime>(space: &Space) {
+    if space.is_full() {
+        RT::sleep(RETRY_AFTER).await;
+    } else {
+        std::future::pending().await
     }
 }
 

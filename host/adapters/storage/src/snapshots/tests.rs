@@ -85,3 +85,51 @@ fn a_flipped_bit_anywhere_is_refused_and_no_older_one_stands_in() {
         assert!(snapshots.latest(GROUP).await.is_err(), "cut");
     });
 }
+
+#[test]
+fn a_block_of_another_snapshot_or_place_is_refused() {
+    sim(async {
+        let disk = MemoryDisk::new();
+        let snapshots = Snapshots::open(disk.clone()).await.expect("opens");
+        snapshots.write(GROUP, meta(70), body(4 * BLOCK_BYTES)).await.expect("written");
+        let path = disk.paths().pop().expect("one");
+        let older = disk.bytes(&path).expect("there");
+        let text = body(4 * BLOCK_BYTES + 1).slice(1..);
+        snapshots.write(GROUP, meta(80), text.clone()).await.expect("written");
+        let path = disk.paths().pop().expect("one");
+        let newer = disk.bytes(&path).expect("there");
+        let first = HEAD_BYTES + meta(80).membership.len() + SUM_BYTES;
+        let block = |number: usize| {
+            let at = first + number * (BLOCK_BYTES + SUM_BYTES);
+            at..at + BLOCK_BYTES + SUM_BYTES
+        };
+        for (from, source, to) in [(1, &older, 1), (1, &newer, 2), (3, &newer, 0)] {
+            let part = source[block(from)].to_vec();
+            disk.tamper(&path, |bytes| bytes[block(to)].copy_from_slice(&part));
+            let refused = snapshots.latest(GROUP).await;
+            assert!(
+                matches!(&refused, Err(SnapshotError::Damaged { offset, .. }) if *offset == block(to).start),
+                "{refused:?}"
+            );
+            disk.tamper(&path, |bytes| bytes.copy_from_slice(&newer));
+        }
+        assert_eq!(snapshots.latest(GROUP).await.expect("sound"), Some((meta(80), text)));
+    });
+}
+
+#[test]
+fn a_full_disk_keeps_the_older_one_and_gives_back_what_it_took() {
+    sim(async {
+        let disk = MemoryDisk::new();
+        let snapshots = Snapshots::open(disk.clone()).await.expect("opens");
+        snapshots.write(GROUP, meta(1), body(10)).await.expect("written");
+        disk.fill_after(BLOCK_BYTES + 100);
+        let refused = snapshots.write(GROUP, meta(2), body(3 * BLOCK_BYTES)).await;
+        assert!(refused.is_err_and(|error| error.is_full()));
+        assert_eq!(disk.paths().len(), 1, "{:?}", disk.paths());
+        assert_eq!(latest(&disk.kill()).await, Some((meta(1), body(10))));
+        disk.free_up();
+        let snapshots = Snapshots::open(disk.kill()).await.expect("opens");
+        snapshots.write(GROUP, meta(2), body(3 * BLOCK_BYTES)).await.expect("there is space again");
+    });
+}

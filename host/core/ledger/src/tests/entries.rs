@@ -7,7 +7,7 @@ use quorate_types::{
     Time, Token,
 };
 
-use super::fixture::{N1, World, activation, agent, assignment, complete, fail, task};
+use super::fixture::{N1, World, activation, agent, assignment, complete, fail, member, task};
 use crate::{
     AgentAdoption, ApplyError, Command, Ledger, NodeDown, NodeUp, PolicyAdoption, RestoreError,
     RetireAgent, ShardCommand, Standing, SystemCommand,
@@ -34,6 +34,9 @@ fn one_of_each() -> Vec<Command> {
         }),
         activation("round-robin"),
         SystemCommand::RaiseFeatureLevel(1),
+        SystemCommand::SeedMembers(vec![member(1)]),
+        SystemCommand::AdmitMember(member(2)),
+        SystemCommand::RemoveMember(N1),
     ];
     let shard = [
         ShardCommand::Submit(vec![Submission { spec: task(&["x"]), nonce: (1, 2, 3) }]),

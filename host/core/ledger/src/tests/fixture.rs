@@ -11,8 +11,8 @@ use quorate_types::{
 
 use crate::bounds::Bounds;
 use crate::{
-    Activate, Applied, Assignment, Command, Ledger, NodeUp, Outcome, SLOT_BALANCER, ShardCommand,
-    SystemCommand, Unassigned, Views,
+    Activate, Applied, Assignment, Command, Ledger, NodeUp, Outcome, RosterMember, SLOT_BALANCER,
+    ShardCommand, SystemCommand, Unassigned, Views,
 };
 
 pub(super) const N1: NodeId = NodeId(1);
@@ -153,6 +153,15 @@ impl World {
 
     pub(super) fn state(&self, id: TaskId) -> TaskState {
         self.task(id).state
+    }
+}
+
+pub(super) fn member(id: u64) -> RosterMember {
+    RosterMember {
+        id: NodeId(id),
+        name: format!("node-{id}"),
+        peer: format!("peer-{id}"),
+        address: format!("127.0.0.1:{}", 7000 + id),
     }
 }
 

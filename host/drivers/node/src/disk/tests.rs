@@ -95,6 +95,30 @@ async fn a_directory_has_one_disk_at_a_time() {
 }
 
 #[tokio::test]
+async fn after_a_failed_sync_nothing_is_written_any_more() {
+    let (_dir, disk) = fresh();
+    let file = disk.open("a", Open::New).await.expect("new");
+    file.write_and_sync(0, Bytes::from_static(b"kept")).await.expect("durable");
+    // There is no such folder: the sync fails, as one would on a broken disk.
+    let failed = disk.sync_dir("nowhere").await.expect_err("no such folder");
+    assert_eq!(failed.kind(), io::ErrorKind::Other, "a failed sync is never a full disk");
+    for refused in [
+        file.write_at(0, Bytes::from_static(b"lost")).await,
+        file.sync().await,
+        file.write_and_sync(4, Bytes::from_static(b"lost")).await,
+        file.set_len(1).await,
+        disk.rename("a", "b").await,
+        disk.remove("a").await,
+        disk.sync_dir("").await,
+    ] {
+        let said = refused.expect_err("the directory is done with").to_string();
+        assert!(said.contains("sync failed"), "{said}");
+    }
+    assert_eq!(file.read_at(0, 10).await.expect("read")[..], b"kept"[..]);
+    assert!(disk.failure().is_some_and(|why| why.contains("data")), "{:?}", disk.failure());
+}
+
+#[tokio::test]
 async fn what_the_owner_has_is_the_owners() {
     use std::os::unix::fs::PermissionsExt as _;
     let (dir, disk) = fresh();

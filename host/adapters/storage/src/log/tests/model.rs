@@ -34,6 +34,10 @@ enum Op {
     },
     /// Waits until all that was submitted is durable, or the log has failed.
     Settle,
+    /// Lets files grow by this much and no more, until the model settles or starts again.
+    Fill {
+        bytes: usize,
+    },
     /// Lets this many syncs succeed and then none.
     Doom {
         syncs: u64,
@@ -65,6 +69,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (group.clone(), 0..60_usize).prop_map(|(group, bytes)| Op::Vote { group, bytes }),
         1 => group.prop_map(|group| Op::Commit { group }),
         4 => Just(Op::Settle),
+        1 => (0..3_usize).prop_map(|segments| Op::Fill { bytes: segments * 1_500 }),
         1 => (0..5_u64).prop_map(|syncs| Op::Doom { syncs }),
         1 => (any::<u64>(), size()).prop_map(|(seed, size)| Op::Crash { seed, size }),
         1 => size().prop_map(|size| Op::Kill { size }),
@@ -124,7 +129,7 @@ impl Model {
         };
         match submit(&self.log, Box::new(done)) {
             Ok(()) => self.states.extend(states),
-            Err(SubmitError::Failed(_)) => {}
+            Err(SubmitError::Failed(_) | SubmitError::Full { .. }) => {}
             Err(error) => panic!("the model is never refused: {error}"),
         }
     }
@@ -157,6 +162,7 @@ impl Model {
                 }
             }
             Op::Settle => self.settle().await,
+            Op::Fill { bytes } => self.disk.fill_after(bytes),
             Op::Doom { syncs } => self.disk.fail_syncs_after(syncs),
             Op::Crash { seed, size } => {
                 let mut rng = Rng::new(seed);
@@ -208,6 +214,7 @@ impl Model {
     }
 
     async fn settle(&mut self) {
+        self.disk.free_up();
         let (tell, waits) = <<SimRuntime as AsyncRuntime>::Oneshot as Oneshot>::channel();
         let done = move |result: Result<(), Arc<LogError>>| {
             drop(openraft_rt::OneshotSender::send(tell, result));

@@ -215,13 +215,13 @@ fn a_newer_programs_log_is_refused_by_name() {
         let framing = Framing::new(DirectoryId([0x1d; 16]), 1);
         let newer = disk.fork();
         newer.tamper(FIRST, |bytes| {
-            let body = SegmentBody { format: 2, size: 4096, first: 1, previous_end: 0 };
+            let body = SegmentBody { format: 3, size: 4096, first: 1, previous_end: 0 };
             let mut out = bytes::BytesMut::new();
             framing.put(&mut out, Head::of_segment(Kind::Segment, 1), 0, &body.encode());
             bytes[..out.len()].copy_from_slice(&out);
         });
         let refused = refusal(&newer).await;
-        assert!(matches!(refused, OpenError::Format { found: 2, known: 1, .. }), "{refused}");
+        assert!(matches!(refused, OpenError::Format { found: 3, known: 2, .. }), "{refused}");
     });
 }
 
