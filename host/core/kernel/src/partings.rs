@@ -46,22 +46,13 @@ impl Partings {
 impl Parting {
     fn take(&mut self, share: usize, result: Result<Done, Setback>) {
         self.waiting -= 1;
-        let refusal = match (result, &mut self.gathered) {
-            (Ok(Done::Door(reply)), Gathered::Submitted(answers)) => match *reply {
-                Reply::Submitted(each) if each.len() == self.shares[share].len() => {
-                    for (at, answer) in self.shares[share].iter().zip(each) {
-                        answers[*at] = Some(answer);
-                    }
-                    return;
-                }
-                other => misfit(&other),
+        let refusal = match result {
+            Ok(done) => match self.keep(share, done) {
+                Ok(()) => return,
+                Err(misfit) => misfit,
             },
-            (Ok(Done::Door(reply)), Gathered::Beaten(_)) if *reply == Reply::Done => return,
-            (Ok(other), _) => misfit(&other),
-            (Err(Setback::Refused(refusal)), _) => refusal,
-            (Err(Setback::NotLeader(_)), _) => {
-                Refusal::Unavailable("the leader changed".to_owned())
-            }
+            Err(Setback::Refused(refusal)) => refusal,
+            Err(Setback::NotLeader(_)) => Refusal::Unavailable("the leader changed".to_owned()),
         };
         match &mut self.gathered {
             Gathered::Submitted(answers) => {
@@ -70,6 +61,26 @@ impl Parting {
                 }
             }
             Gathered::Beaten(first) => *first = first.take().or(Some(refusal)),
+        }
+    }
+
+    /// Takes what a share came to; a refusal where it is not of the kind that was asked for.
+    fn keep(&mut self, share: usize, done: Done) -> Result<(), Refusal> {
+        let Done::Door(reply) = done else { return Err(misfit(&done)) };
+        match &mut self.gathered {
+            Gathered::Beaten(_) if *reply == Reply::Done => Ok(()),
+            Gathered::Submitted(answers) => {
+                let places = &self.shares[share];
+                let Reply::Submitted(each) = *reply else { return Err(misfit(&reply)) };
+                if each.len() != places.len() {
+                    return Err(misfit(&each));
+                }
+                for (at, answer) in places.iter().zip(each) {
+                    answers[*at] = Some(answer);
+                }
+                Ok(())
+            }
+            Gathered::Beaten(_) => Err(misfit(&reply)),
         }
     }
 
