@@ -327,6 +327,9 @@ impl Kernel {
         ticket: Ticket,
         result: Result<(Index, Outcome), LogSetback>,
     ) {
+        if self.kv_proposed(now, ticket, &result) {
+            return;
+        }
         let Some(id) = self.asks.tickets.remove(&ticket) else {
             self.leader_proposed(now, ticket, result);
             return;
@@ -351,7 +354,7 @@ impl Kernel {
         }
     }
 
-    fn log_setback(&mut self, now: Now, id: u64, setback: LogSetback) {
+    pub(crate) fn log_setback(&mut self, now: Now, id: u64, setback: LogSetback) {
         let Some(ask) = self.asks.table.get(&id) else { return };
         match (setback, ask.origin) {
             (LogSetback::Busy, _origin) => {
@@ -410,6 +413,7 @@ fn answered_anywhere(errand: &Errand) -> bool {
             | Request::Tasks(_, consistency)
             | Request::Agents(_, consistency)
             | Request::Why(_, consistency)
+            | Request::KvRead(_, consistency)
             | Request::Policies(consistency) => *consistency == Consistency::Stale,
             Request::Submit(_)
             | Request::Cancel(_)
@@ -419,6 +423,8 @@ fn answered_anywhere(errand: &Errand) -> bool {
             | Request::Renew(..)
             | Request::Complete(..)
             | Request::Fail(..)
+            | Request::Kv(_)
+            | Request::KvKeep(_)
             | Request::ApplyPolicy { .. } => false,
         },
     }

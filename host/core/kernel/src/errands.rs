@@ -79,7 +79,10 @@ impl Kernel {
                 let retire = RetireAgent { agent, incarnation, reason };
                 self.propose_for(now, id, SystemCommand::RetireAgent(retire));
             }
+            Request::Kv(requests) => self.kv_requested(now, id, &requests),
+            Request::KvKeep(_) => self.barrier_for(id),
             Request::Task(_, consistency)
+            | Request::KvRead(_, consistency)
             | Request::Tasks(_, consistency)
             | Request::Agents(_, consistency)
             | Request::Why(_, consistency)
@@ -125,8 +128,11 @@ impl Kernel {
             Outcome::Submitted(each) => reply(Reply::Submitted(each)),
             Outcome::Activated(epoch, _index) => return self.swap_activated(now, id, epoch),
             Outcome::Refused(refusal) => refuse(refusal),
-            Outcome::Assigned(_) | Outcome::Requeued { .. } | Outcome::Swept { .. } => {
-                unreachable!("no ask proposes what only a leader does")
+            Outcome::Assigned(_)
+            | Outcome::Requeued { .. }
+            | Outcome::Swept { .. }
+            | Outcome::Kv(_) => {
+                unreachable!("no ask proposes what only a leader does, or by itself what waits")
             }
         };
         self.finish(now, id, result);
@@ -149,7 +155,13 @@ impl Kernel {
             Request::Why(task, _) => self.read_why(*task),
             Request::Agents(filter, _) => reply(Reply::Agents(self.read_agents(filter))),
             Request::Policies(_) => reply(Reply::Policies(self.policy_views())),
+            Request::KvRead(reads, _) => reply(self.kv_found(reads, stale)),
+            Request::KvKeep(lease) => {
+                let lease = *lease;
+                self.kv_renew(now, lease).map_or_else(refuse, |ms| reply(Reply::Renewed(ms)))
+            }
             Request::Submit(_)
+            | Request::Kv(_)
             | Request::Cancel(_)
             | Request::Register(_)
             | Request::Beat(..)

@@ -19,6 +19,7 @@ use crate::frame::{self, Control, Routed};
 use crate::home::Home;
 use crate::hosting::Hosting;
 use crate::io::{Effect, Input, KernelConfig, Now, Ticket};
+use crate::kv::KvDesk;
 use crate::leading::Leading;
 use crate::swap::Swaps;
 
@@ -49,6 +50,7 @@ pub struct Kernel {
     pub(crate) readings_at: Time,
     pub(crate) calls: Calls,
     pub(crate) asks: Asks,
+    pub(crate) kv: KvDesk,
     pub(crate) home: Home,
     pub(crate) hosting: Hosting,
     /// Present while this node leads.
@@ -96,6 +98,7 @@ impl Kernel {
             readings_changed: BTreeSet::new(),
             readings_at: Time::ZERO,
             asks: Asks::default(),
+            kv: KvDesk::default(),
             leading: None,
             policy,
             swaps: Swaps::default(),
@@ -141,6 +144,7 @@ impl Kernel {
         self.settle_asks(now);
         self.settle_home(now);
         self.settle_swaps(now);
+        self.settle_kv(now);
         self.settle_leading(now);
         self.settle_presence(now);
         self.drain_calls(now);
@@ -218,13 +222,14 @@ impl Kernel {
     ) {
         debug_assert_eq!(group, GroupId::SYSTEM, "one group carries both machines");
         assert!(index >= self.applied, "entries are applied in order");
+        let same_agents = self.view.has_agents_of(&view);
         self.view = view;
         self.applied = index;
         let agents_changed = events
             .iter()
             .any(|event| matches!(event, EventKind::AgentUp { .. } | EventKind::AgentDown { .. }));
-        // A snapshot tells no events.
-        self.registry_stale |= agents_changed || events.is_empty();
+        // A snapshot tells no events, nor do entries that are about keys alone.
+        self.registry_stale |= agents_changed || (events.is_empty() && !same_agents);
         self.follow_policy(now);
         self.observe_as_leader(now, index, events);
         self.follow_leases(now, events);

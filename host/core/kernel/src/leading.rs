@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use quorate_ledger::{Ledger, NodeDown, Outcome, ShardCommand, SystemCommand};
 use quorate_types::clocks::Clocks;
+use quorate_types::kv::LeaseId;
 use quorate_types::view::LeaseView;
 use quorate_types::{
     AgentId, EventKind, Incarnation, Index, NodeId, TaskId, TaskState, Time, Token,
@@ -27,6 +28,7 @@ use quorate_types::{
 
 use crate::io::{LogSetback, Now, Ticket};
 use crate::kernel::Kernel;
+use crate::kv::KvClocks;
 use crate::offers::Offers;
 use crate::placement::{Placed, Placement};
 use crate::works::LeaseKey;
@@ -47,6 +49,7 @@ enum Proposal {
     NodeDown(NodeId),
     Expire,
     Sweep,
+    KvExpire(Vec<LeaseId>),
 }
 
 /// A leader's memory.
@@ -67,6 +70,7 @@ pub(crate) struct Leading {
     /// Until then nothing is proposed.
     rest: Option<Time>,
     pub(crate) offers: Offers,
+    pub(crate) kv: KvClocks,
     pub(crate) placement: Placement,
     /// Leases given since this node began to lead.
     pub(crate) assigned: u64,
@@ -80,7 +84,7 @@ impl Leading {
         let burial = self.burying.values().min().copied();
         let ready = self.placement.poll_timeout();
         let clocks = [&self.terms, &self.starts, &self.runs].map(Clocks::first);
-        clocks.into_iter().chain([burial, ready]).flatten().min()
+        clocks.into_iter().chain([burial, ready, self.kv.first()]).flatten().min()
     }
 
     /// What ledger time has become by the time that has passed since it was seen.
@@ -130,6 +134,7 @@ impl Kernel {
         for lease in self.view.leases() {
             leading.start_clocks(now, &lease, &self.view);
         }
+        leading.kv.follow(now, &self.view);
         self.leading = Some(leading);
     }
 
@@ -149,6 +154,7 @@ impl Kernel {
     pub(crate) fn observe_as_leader(&mut self, now: Now, index: Index, events: &[EventKind]) {
         let Some(leading) = &mut self.leading else { return };
         leading.see(now, self.view.time());
+        leading.kv.follow(now, &self.view);
         leading.placement.stale = true;
         for event in events {
             let EventKind::Task { task, state, agent, .. } = event else { continue };
@@ -274,12 +280,22 @@ impl Kernel {
         self.take_back(now, silent, "no sign of life from its agent for the lease's term");
         self.take_back(now, idle, "its agent did not start it within its start timeout");
         self.take_back(now, long, "the attempt ran longer than its run timeout");
+        self.expire_kv(now);
     }
 
     fn take_back(&mut self, now: Now, leases: Vec<(TaskId, Token)>, reason: &str) {
         if !leases.is_empty() {
             let command = ShardCommand::Expire { leases, reason: reason.to_owned() };
             self.propose_as_leader(now, command, Proposal::Expire);
+        }
+    }
+
+    fn expire_kv(&mut self, now: Now) {
+        let Some(leading) = &mut self.leading else { return };
+        let silent = leading.kv.run_out(now, &self.view);
+        if !silent.is_empty() {
+            let command = ShardCommand::KvExpire(silent.clone());
+            self.propose_as_leader(now, command, Proposal::KvExpire(silent));
         }
     }
 
@@ -318,6 +334,7 @@ impl Kernel {
                 leading.burying.insert(node, now.mono + PROPOSE_AGAIN);
             }
             Proposal::Expire => {}
+            Proposal::KvExpire(leases) => leading.kv.judged(&leases),
             Proposal::Assign(placed) => {
                 let tokens = match result {
                     Ok((_index, Outcome::Assigned(tokens))) => tokens,

@@ -10,12 +10,14 @@ use quorate_kernel::io::Input;
 use quorate_kernel::{AskId, Figure};
 use quorate_ledger::Ledger;
 use quorate_types::door::{Borrowed, Pending, Source};
+use quorate_types::kv::{Changes, KvWatch};
 use quorate_types::metrics::Page;
 use quorate_types::view::{CallEvent, CallSpec};
 use quorate_types::{CallId, Digest, Disk, Door, Event, Index, Refusal, Reply, Request, Wire};
 
 use crate::crank::{Parts, STOP_WITHIN};
 use crate::queue::Queue;
+use crate::watching::KvWatching;
 
 type Answer = Result<Reply, Refusal>;
 type AnswerSender<RT> = <<RT as AsyncRuntime>::Oneshot as Oneshot>::Sender<Answer>;
@@ -151,6 +153,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Handle<RT, D, W> {
     /// Ends the node in order: whoever waits is told, the log is closed.
     pub async fn stop(&self) {
         self.parts.mailbox.inputs.close();
+        self.parts.mailbox.changed.close();
         if RT::timeout(STOP_WITHIN, self.parts.raft.shutdown()).await.is_err() {
             tracing::warn!("the log did not close in time");
         }
@@ -237,6 +240,11 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Door for Handle<RT, D, W> {
 
     fn events(&self, after: Option<(Index, u32)>) -> Box<dyn Source<Result<Event, Refusal>>> {
         Box::new(self.parts.mailbox.events.watch(after))
+    }
+
+    fn kv_watch(&self, watch: KvWatch) -> Box<dyn Source<Result<Changes, Refusal>>> {
+        let (raft, changed) = (self.parts.raft.clone(), self.parts.mailbox.changed.clone());
+        Box::new(KvWatching::new(watch, changed, move || raft.view()))
     }
 
     fn ready(&self) -> Result<(), String> {

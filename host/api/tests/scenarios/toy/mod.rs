@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_types::door::{Borrowed, Pending, Source};
+use quorate_types::kv::{Changes, KvWatch};
 use quorate_types::view::{CallEvent, CallSpec};
 use quorate_types::{
     AgentId, Digest, Door, Event, Index, Payload, PolicyEpoch, Refusal, Reply, Request, TaskSpec,
@@ -153,6 +154,10 @@ impl Door for Toy {
         let now = inside.events.last().map_or((Index(0), 0), |event| event.revision);
         let lost = after.is_some_and(|(index, _)| index.0 < inside.compacted);
         Box::new(Feed { toy: self.clone(), after: after.unwrap_or(now), lost })
+    }
+
+    fn kv_watch(&self, _watch: KvWatch) -> Box<dyn Source<Result<Changes, Refusal>>> {
+        unreachable!("no scenario watches keys here")
     }
 
     fn ready(&self) -> Result<(), String> {
