@@ -50,7 +50,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("quorum-set", &["raft"]),
     ("openraft-rt", &["storage", "raft", "crank", "node", "sim"]),
     ("openraft-rt-tokio", &["node"]),
-    ("openraft-rt-sim", &["sim"]),
+    ("openraft-rt-sim", &[]),
     ("libp2p", &["transport"]),
     ("libp2p-stream", &["transport"]),
     ("wasmtime", &["wasm"]),

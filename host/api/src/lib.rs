@@ -28,6 +28,7 @@ mod params;
 mod routes;
 mod serve;
 mod state;
+mod stream;
 mod tasks;
 mod watch;
 

@@ -53,6 +53,8 @@ pub struct ApiOptions {
     pub connections_max: usize,
     /// Event streams and watches at once; the next is refused.
     pub streams_max: usize,
+    /// Native streams at once; the next is refused. Each holds at most some MB.
+    pub links_max: usize,
 }
 
 impl ApiOptions {
@@ -67,6 +69,7 @@ impl ApiOptions {
             blob_bytes_in_hand_max: 256 << 20,
             connections_max: 1024,
             streams_max: 256,
+            links_max: 1024,
         }
     }
 }

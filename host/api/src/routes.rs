@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::failure::{Answer, Failure};
 use crate::guard::{HEALTH_PATH, READY_PATH, guard, is_trusted};
 use crate::state::Shared;
-use crate::{agents, blobs, calls, cluster, events, tasks, watch};
+use crate::{agents, blobs, calls, cluster, events, stream, tasks, watch};
 
 /// A row of `GET /v1`.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -89,6 +89,11 @@ pub(crate) const ROUTES: &[Route] = &[
         "apply {builtin} or {digest, name}, or a component as body: ?name= &force=",
     ),
     route("GET", "/v1/events", "SSE: all that happens; resume by Last-Event-ID or ?after="),
+    route(
+        "GET",
+        "/v1/stream",
+        "the native stream: Upgrade: quorate/1, then frames of CBOR; for clients, not for people",
+    ),
     route("GET", HEALTH_PATH, "the process lives (needs no token)"),
     route(
         "GET",
@@ -181,6 +186,7 @@ pub(crate) fn router(api: Shared) -> Router {
         .route("/v1/policies", get(cluster::policies))
         .route("/v1/policies/{slot}", post(cluster::apply))
         .route("/v1/events", get(events::events))
+        .route("/v1/stream", get(stream::stream))
         .route(HEALTH_PATH, get(healthz))
         .route(READY_PATH, get(readyz))
         .route("/metrics", get(metrics))

@@ -30,6 +30,7 @@ pub(crate) struct Api {
     pub(crate) meter: Meter,
     pub(crate) fresh: Fresh,
     streams: Arc<Semaphore>,
+    links: Arc<Semaphore>,
     blob_units: Arc<Semaphore>,
     closing: watch::Receiver<bool>,
 }
@@ -91,6 +92,7 @@ impl Api {
             meter: Meter::default(),
             fresh,
             streams: Arc::new(Semaphore::new(options.streams_max)),
+            links: Arc::new(Semaphore::new(options.links_max)),
             blob_units: Arc::new(Semaphore::new(units)),
             options,
             closing,
@@ -100,9 +102,25 @@ impl Api {
     /// Asks the door. It keeps deadlines itself; one that does not is stuck, and the caller still
     /// gets its typed error.
     pub(crate) async fn ask(&self, request: Request, deadline_ms: u64) -> Result<Reply, Failure> {
+        Ok(self.ask_door(request, deadline_ms).await?)
+    }
+
+    /// The same, for whoever tells refusals as they are.
+    pub(crate) async fn ask_door(
+        &self,
+        request: Request,
+        deadline_ms: u64,
+    ) -> Result<Reply, Refusal> {
         let patience = Duration::from_millis(deadline_ms) + GRACE;
         let reply = tokio::time::timeout(patience, self.door.ask(request, deadline_ms)).await;
-        Ok(reply.map_err(|_elapsed| overdue())??)
+        reply.map_err(|_elapsed| late())?
+    }
+
+    /// The right to one more native stream.
+    pub(crate) fn link_permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        Arc::clone(&self.links)
+            .try_acquire_owned()
+            .map_err(|_full| Failure::crowded("the number of native streams"))
     }
 
     /// The right to one more stream.
@@ -148,7 +166,11 @@ pub(crate) use answered;
 
 /// That the door has had no answer in time.
 pub(crate) fn overdue() -> Failure {
-    Failure::from(Refusal::Timeout("the node did not keep the deadline".to_owned()))
+    Failure::from(late())
+}
+
+fn late() -> Refusal {
+    Refusal::Timeout("the node did not keep the deadline".to_owned())
 }
 
 /// The end of the door, to be awaited.

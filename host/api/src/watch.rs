@@ -166,6 +166,7 @@ const fn passes(kind: ProblemKind) -> bool {
         | ProblemKind::Compacted
         | ProblemKind::TooLarge
         | ProblemKind::Internal
+        | ProblemKind::Across
         | ProblemKind::Agent => false,
     }
 }

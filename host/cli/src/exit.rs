@@ -68,9 +68,9 @@ fn of_client(error: &ClientError) -> (Exit, String) {
     const START: &str = "start a cluster with `quorate dev`, or name one with --url or QUORATE_URL";
     match error {
         ClientError::Refused(problem) => (of_kind(problem.kind), hint(problem.kind, &problem.next)),
-        ClientError::Unreachable { .. } | ClientError::Timeout { .. } => {
-            (Exit::NoQuorum, START.to_owned())
-        }
+        ClientError::Unreachable { .. }
+        | ClientError::Broken { .. }
+        | ClientError::Timeout { .. } => (Exit::NoQuorum, START.to_owned()),
         ClientError::Address(_) => (Exit::Usage, START.to_owned()),
         ClientError::Gap { .. } => {
             (Exit::NoQuorum, "read what you missed with --after REVISION".to_owned())
@@ -83,7 +83,10 @@ fn of_client(error: &ClientError) -> (Exit, String) {
 
 const fn of_kind(kind: ProblemKind) -> Exit {
     match kind {
-        ProblemKind::Invalid | ProblemKind::TooLarge | ProblemKind::MethodNotAllowed => Exit::Usage,
+        ProblemKind::Invalid
+        | ProblemKind::Across
+        | ProblemKind::TooLarge
+        | ProblemKind::MethodNotAllowed => Exit::Usage,
         ProblemKind::Unauthorized | ProblemKind::Forbidden => Exit::Denied,
         ProblemKind::NotFound | ProblemKind::Compacted => Exit::NotFound,
         ProblemKind::Conflict => Exit::Conflict,
@@ -114,6 +117,7 @@ fn hint(kind: ProblemKind, next: &str) -> String {
         | ProblemKind::MethodNotAllowed
         | ProblemKind::Conflict
         | ProblemKind::Internal
+        | ProblemKind::Across
         | ProblemKind::Compacted
         | ProblemKind::Busy => next,
     }

@@ -305,6 +305,7 @@ async fn refused(ask: &Ask, url: &Url, response: Response) -> Tried {
         | ProblemKind::NotFound
         | ProblemKind::MethodNotAllowed
         | ProblemKind::Conflict
+        | ProblemKind::Across
         | ProblemKind::Compacted
         | ProblemKind::TooLarge
         | ProblemKind::Internal

@@ -19,6 +19,15 @@ pub enum ClientError {
         #[source]
         source: reqwest::Error,
     },
+    /// A native stream could not be connected.
+    #[error("cannot connect to {url}")]
+    Broken {
+        /// The node.
+        url: String,
+        /// What became of the connection.
+        #[source]
+        source: std::io::Error,
+    },
     /// Nodes were reached, and none answered in time.
     #[error("{url} did not answer within {after:?}")]
     Timeout {
@@ -55,6 +64,7 @@ impl ClientError {
         match self {
             Self::Refused(problem) => Some(problem.kind),
             Self::Unreachable { .. }
+            | Self::Broken { .. }
             | Self::Timeout { .. }
             | Self::Address(_)
             | Self::Garbled { .. }

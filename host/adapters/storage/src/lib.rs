@@ -16,6 +16,7 @@ mod data_dir;
 mod directories;
 mod disk_error;
 mod durable;
+mod life;
 mod log;
 mod memory_disk;
 mod record;
@@ -23,8 +24,9 @@ mod snapshots;
 
 pub use blobs::{BlobError, Blobs};
 pub use data_dir::{DataDir, DataDirError, DirectoryId, FORMAT, Identity, JOIN_ANEW};
-pub use directories::{Directories, DirectoriesError};
+pub use directories::{Directories, DirectoriesError, Life, Verdict};
 pub use disk_error::DiskError;
+pub use life::{LifeError, begin_life, lives};
 pub use log::{
     Log, LogCounts, LogError, LogOptions, OnDone, OpenError, Recovered, RecoveredGroup, SubmitError,
 };

@@ -162,6 +162,8 @@ impl<RT: AsyncRuntime, D: Disk> Log<RT, D> {
         let view = found.live.iter().map(|(group, tail)| (*group, tail.map(|_| ()))).collect();
         let shared = Arc::new(Shared::new(view, space));
         let pen = Pen::<RT, D>::new(segments, options.directory, end);
+        let (segment, end) = pen.durable();
+        shared.counters.durable(segment, end);
         let writer = Writer::new(Arc::clone(&shared), pen, found.live, faults.append_acked_early);
         let (wake, woken) = RT::Watch::channel(0);
         let (batches, progress) = RT::Watch::channel(0);

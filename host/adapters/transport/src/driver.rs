@@ -93,6 +93,18 @@ impl Driver {
         }
     }
 
+    /// A node belongs to the cluster no more, or is another one now: its connections are closed at
+    /// once, whoever chose them.
+    pub(crate) fn remove(&mut self, node: NodeId) {
+        self.links.remove(&node);
+        self.dials.retain(|_connection, dialled| *dialled != node);
+        let theirs = self.open.iter().filter(|(_, open)| open.node == node);
+        let theirs: Vec<ConnectionId> = theirs.map(|(id, _)| *id).collect();
+        for connection in theirs {
+            self.give_up(connection, Cause::Left);
+        }
+    }
+
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Dial(node) => self.dial(node),
@@ -107,7 +119,7 @@ impl Driver {
     }
 
     fn dial(&mut self, node: NodeId) {
-        let Some(member) = self.members.get(node).copied() else { return };
+        let Some(member) = self.members.get(node) else { return };
         if self.open.values().any(|open| open.node == node && open.closed.is_some()) {
             // The peer's dial came first; the link will find it in its queue.
             return;
@@ -318,10 +330,14 @@ fn is_doubled(error: &DialError) -> bool {
 fn explain(error: &DialError) -> String {
     match error {
         DialError::WrongPeerId { obtained, address } => {
-            format!("at {address} answers another key, {obtained}; correct the cluster file")
+            format!(
+                "at {address} answers another key, {obtained}; correct its entry in the list of members"
+            )
         }
         DialError::LocalPeerId { address } => {
-            format!("at {address} answers this node itself; correct the cluster file")
+            format!(
+                "at {address} answers this node itself; correct its entry in the list of members"
+            )
         }
         DialError::Transport(attempts) => attempts
             .iter()

@@ -28,7 +28,7 @@ use crate::members::Members;
 /// Why a connection was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Denial {
-    #[error("the peer id is not in the cluster file's allow-list")]
+    #[error("the peer id is not on the list of members")]
     Stranger,
     #[error("a young connection to the same peer is kept")]
     Doubled,

@@ -1,8 +1,8 @@
 //! Frames between nodes over libp2p: TCP, noise, yamux; the only room that names
 //! libp2p.
 //!
-//! A [`Transport`] is a [`Wire`](quorate_types::Wire) to every member of the
-//! cluster file and gives what arrives to an [`Inbox`](quorate_types::Inbox). For
+//! A [`Transport`] is a [`Wire`](quorate_types::Wire) to every member of a list
+//! that may change while it runs, and gives what arrives to an [`Inbox`](quorate_types::Inbox). For
 //! each peer the inbox hears `PeerUp`, then frames, then `PeerGone`, in this order;
 //! `PeerUp` means that all lanes of both directions are open. A peer id outside the
 //! list gets its handshake and no stream. A lost peer is dialled for ever, and its
@@ -14,7 +14,8 @@
 //! retries no frame, keeps no state on disk, and holds no opinion on what a frame
 //! means.
 //!
-//! Inside: `transport` owns the thread; `driver` runs the `swarm` there; each peer
+//! Inside: `transport` is the handle, `service` the thread and who has a link on it;
+//! `driver` runs the `swarm` there; each peer
 //! has a `link` (dial, judge, tell) and, while connected, a `session` (lane tasks
 //! over `frame` and `queue`); `lanes`, `handler` and `opening` are the swarm's side.
 
@@ -32,6 +33,7 @@ mod opening;
 mod options;
 mod probe;
 mod queue;
+mod service;
 mod session;
 mod socket;
 mod status;

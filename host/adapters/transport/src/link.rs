@@ -35,6 +35,17 @@ pub(crate) enum Command {
     Close { connection: ConnectionId, cause: Cause },
 }
 
+/// Whether a link goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stay {
+    /// It does.
+    On,
+    /// The node leaves: what waits is sent.
+    Leaving,
+    /// The peer is no member any more.
+    Removed,
+}
+
 /// How long a link waits for things.
 #[derive(Clone, Copy)]
 pub(crate) struct Patience {
@@ -54,25 +65,33 @@ pub(crate) struct Link<I> {
     pub(crate) board: Board,
     pub(crate) backoff: Backoff,
     pub(crate) patience: Patience,
-    pub(crate) leaving: watch::Receiver<bool>,
+    pub(crate) stay: watch::Receiver<Stay>,
     /// The loss that was reported may still turn out to be a death.
     pub(crate) unsettled: bool,
+    /// The inbox holds the peer for up.
+    pub(crate) told_up: bool,
     pub(crate) session: Option<Session<I>>,
 }
 
 impl<I: Inbox> Link<I> {
-    /// Until the node leaves.
+    /// Until the node leaves, or the peer is removed.
     pub(crate) async fn run(mut self) {
-        let mut leaving = self.leaving.clone();
+        let mut stay = self.stay.clone();
         tokio::select! {
             biased;
-            _left = leaving.wait_for(|leaving| *leaving) => {}
+            _left = stay.wait_for(|stay| *stay != Stay::On) => {}
             () = self.live() => {}
         }
-        if let Some(session) = self.session.take() {
-            session.leave().await;
+        let removed = *stay.borrow() == Stay::Removed;
+        match self.session.take() {
+            Some(session) if removed => session.stop().await,
+            Some(session) => session.leave().await,
+            None => {}
         }
         self.close_queues();
+        if removed && self.told_up {
+            self.tell_gone(Gone::Closed).await;
+        }
     }
 
     async fn live(&mut self) {
@@ -199,7 +218,7 @@ impl<I: Inbox> Link<I> {
 
     /// Tells the inbox that the peer is up, once all lanes are open. Queues open before, so that the
     /// inbox may answer at once; readers begin after, so that it hears no frame first.
-    async fn rise(&self) {
+    async fn rise(&mut self) {
         let Some(session) = self.session.as_ref() else { return };
         if session.is_up() || !session.is_complete() {
             return;
@@ -211,8 +230,11 @@ impl<I: Inbox> Link<I> {
             peer.problem = None;
         });
         tracing::info!(node = %self.member.node, "peer up");
+        self.told_up = true;
         self.inbox.deliver(WireEvent::PeerUp(self.member.node)).await;
-        session.set_up();
+        if let Some(session) = self.session.as_ref() {
+            session.set_up();
+        }
     }
 
     /// Ends the session, finds out what became of the peer and tells the inbox.
@@ -269,13 +291,14 @@ impl<I: Inbox> Link<I> {
         }
     }
 
-    async fn tell_gone(&self, gone: Gone) {
+    async fn tell_gone(&mut self, gone: Gone) {
         self.board.change(self.member.node, |peer| {
             peer.state = PeerState::Gone(gone);
             peer.round_trip = None;
         });
         tracing::info!(node = %self.member.node, ?gone, "peer gone");
         self.inbox.deliver(WireEvent::PeerGone(self.member.node, gone)).await;
+        self.told_up = false;
     }
 
     fn close_queues(&self) {

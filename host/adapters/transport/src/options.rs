@@ -9,7 +9,7 @@ use std::time::Duration;
 use quorate_types::NodeId;
 use quorate_types::limits::LANE_BYTES_MAX;
 
-/// A member as the cluster file names it.
+/// A member as the list names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerAddress {
     /// The peer id of its node key, as [`peer_id_of`](crate::peer_id_of) prints it.
@@ -65,7 +65,7 @@ pub struct TransportOptions {
     pub node: NodeId,
     /// Where to listen. Port 0 takes a free one.
     pub listen: SocketAddr,
-    /// The allow-list of the cluster file, and the bootstrap list: every member is dialled. An entry
+    /// The list to begin with: every member is dialled, and nobody else gets in. An entry
     /// for `node` itself is allowed and must carry this key's peer id.
     pub peers: BTreeMap<NodeId, PeerAddress>,
     /// Bounds of each lane's queue to each peer.

@@ -56,6 +56,16 @@ impl Board {
         });
     }
 
+    /// A peer came to the list.
+    pub(crate) fn add(&self, status: PeerStatus) {
+        self.0.send_modify(|peers| drop(peers.insert(status.node, status)));
+    }
+
+    /// It is on the list no more.
+    pub(crate) fn remove(&self, node: NodeId) {
+        self.0.send_modify(|peers| drop(peers.remove(&node)));
+    }
+
     pub(crate) fn watch(&self) -> watch::Receiver<Peers> {
         self.0.subscribe()
     }

@@ -51,6 +51,7 @@ async fn each_becomes_a_problem_with_its_own_status() {
             | Refusal::Conflict(_)
             | Refusal::Timeout(_)
             | Refusal::Agent(_)
+            | Refusal::Across(_)
             | Refusal::Compacted(_) => assert_eq!(retry_after, None, "{refusal}"),
         }
     }

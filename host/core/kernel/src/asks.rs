@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use quorate_ledger::Outcome;
 use quorate_types::clocks::Clocks;
+use quorate_types::kv::{KvRequest, group_of_lease};
 use quorate_types::limits::COMMAND_BYTES_MAX;
 use quorate_types::{GroupId, Index, Lane, NodeId, Refusal, Request, Time};
 
@@ -172,6 +173,17 @@ impl Kernel {
                 let first = groups.next().unwrap_or(GroupId::SYSTEM);
                 if groups.all(|group| group == first) { Target::Leader(first) } else { here }
             }
+            Request::Kv(requests) => {
+                requests.iter().try_for_each(KvRequest::check)?;
+                let mut groups = requests.iter().map(|request| request.group(layout));
+                match groups.next().unwrap_or_default() {
+                    Some(first) if groups.all(|group| group == Some(first)) => {
+                        Target::Leader(first)
+                    }
+                    Some(_) | None => here,
+                }
+            }
+            Request::KvKeep(lease) => Target::Leader(group_of_lease(layout, *lease)),
             Request::Cancel(task)
             | Request::Renew(task, _)
             | Request::Complete(task, ..)
@@ -187,6 +199,7 @@ impl Kernel {
             | Request::Agents(..)
             | Request::Why(..)
             | Request::Policies(_)
+            | Request::KvRead(..)
             | Request::Beat(..)
             | Request::Take { .. }
             | Request::Members
@@ -382,6 +395,9 @@ impl Kernel {
         ticket: Ticket,
         result: Result<(Index, Outcome), LogSetback>,
     ) {
+        if self.kv_proposed(now, ticket, &result) {
+            return;
+        }
         let Some(id) = self.asks.tickets.remove(&ticket) else {
             self.leader_proposed(now, ticket, result);
             return;
@@ -413,7 +429,7 @@ impl Kernel {
         self.partings.forget(id);
     }
 
-    fn log_setback(&mut self, now: Now, id: u64, setback: LogSetback) {
+    pub(crate) fn log_setback(&mut self, now: Now, id: u64, setback: LogSetback) {
         let Some(ask) = self.asks.table.get(&id) else { return };
         match (setback, ask.origin) {
             (LogSetback::Busy, _origin) => {

@@ -92,6 +92,8 @@ impl Kernel {
                 let retire = RetireAgent { agent, incarnation, reason };
                 self.propose_for(now, at, SystemCommand::RetireAgent(retire));
             }
+            Request::Kv(_) => self.kv_requested(id, group),
+            Request::KvKeep(_) => self.read_fresh(id, std::iter::once(group)),
             Request::Renew(task, token) => {
                 let result = self.renew_lease(now, group, task, token);
                 self.finish(now, id, result.map_or_else(refuse, |ms| reply(Reply::Renewed(ms))));
@@ -108,6 +110,7 @@ impl Kernel {
             | Request::Agents(..)
             | Request::Why(..)
             | Request::Policies(_)
+            | Request::KvRead(..)
             | Request::Take { .. }
             | Request::Members
             | Request::NodeStatus
@@ -121,6 +124,11 @@ impl Kernel {
         let layout = self.config.layout;
         match request {
             Request::Submit(batch) => self.part_submissions(now, id, batch),
+            Request::Kv(requests) => self.part_kv(now, id, requests),
+            Request::KvRead(reads, consistency) => {
+                let groups = reads.iter().flat_map(|read| read.groups(layout));
+                self.read(now, id, consistency, groups);
+            }
             Request::Task(task, consistency) | Request::Why(task, consistency) => {
                 match layout.of_task(task) {
                     Some(group) => self.read(now, id, consistency, std::iter::once(group)),
@@ -157,6 +165,7 @@ impl Kernel {
             | Request::Register(_)
             | Request::Deregister(..)
             | Request::Renew(..)
+            | Request::KvKeep(_)
             | Request::ApplyPolicy { .. } => {
                 // A peer asked any node for what a leader does.
                 self.finish(now, id, Err(Setback::NotLeader(None)));
@@ -186,8 +195,11 @@ impl Kernel {
             Outcome::Submitted(each) => reply(Reply::Submitted(each)),
             Outcome::Activated(epoch, _index) => return self.swap_activated(now, id, epoch),
             Outcome::Refused(refusal) => refuse(refusal),
-            Outcome::Assigned(_) | Outcome::Requeued { .. } | Outcome::Swept { .. } => {
-                unreachable!("no ask proposes what only a leader does")
+            Outcome::Assigned(_)
+            | Outcome::Requeued { .. }
+            | Outcome::Swept { .. }
+            | Outcome::Kv(_) => {
+                unreachable!("no ask proposes what only a leader does, or by itself what waits")
             }
         };
         self.finish(now, id, result);
@@ -210,11 +222,17 @@ impl Kernel {
             Request::Why(task, _) => self.read_why(*task),
             Request::Agents(filter, _) => reply(Reply::Agents(self.read_agents(filter))),
             Request::Policies(_) => reply(Reply::Policies(self.policy_views())),
+            Request::KvRead(reads, _) => reply(self.kv_found(reads, stale)),
+            Request::KvKeep(lease) => {
+                let lease = *lease;
+                self.kv_renew(now, lease).map_or_else(refuse, |ms| reply(Reply::Renewed(ms)))
+            }
             Request::Beat(agent, incarnation, reading) => {
                 let (life, reading) = ((*agent, *incarnation), *reading);
                 return self.beat(now, id, life, reading, true);
             }
             Request::Submit(_)
+            | Request::Kv(_)
             | Request::Cancel(_)
             | Request::Register(_)
             | Request::Deregister(..)

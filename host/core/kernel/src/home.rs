@@ -413,7 +413,10 @@ impl Kernel {
 fn last_word(setback: &Setback) -> Option<&Refusal> {
     match setback {
         Setback::Refused(
-            why @ (Refusal::Invalid(_) | Refusal::Conflict(_) | Refusal::TooLarge { .. }),
+            why @ (Refusal::Invalid(_)
+            | Refusal::Across(_)
+            | Refusal::Conflict(_)
+            | Refusal::TooLarge { .. }),
         ) => Some(why),
         Setback::Refused(
             Refusal::NotFound(_)

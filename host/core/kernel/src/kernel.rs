@@ -19,6 +19,7 @@ use crate::frame::{self, Control, Routed};
 use crate::home::Home;
 use crate::hosting::Hosting;
 use crate::io::{Effect, Input, KernelConfig, Now, Ticket};
+use crate::kv::KvDesk;
 use crate::leading::Leading;
 use crate::offers::Offers;
 use crate::partings::Partings;
@@ -55,6 +56,7 @@ pub struct Kernel {
     pub(crate) asks: Asks,
     pub(crate) reads: Reads,
     pub(crate) partings: Partings,
+    pub(crate) kv: KvDesk,
     pub(crate) home: Home,
     pub(crate) hosting: Hosting,
     /// The groups that this node leads.
@@ -108,6 +110,7 @@ impl Kernel {
             asks: Asks::default(),
             reads: Reads::default(),
             partings: Partings::default(),
+            kv: KvDesk::default(),
             leading: BTreeMap::new(),
             proposing: BTreeMap::new(),
             offers: Offers::default(),
@@ -155,6 +158,7 @@ impl Kernel {
         self.settle_reads(now);
         self.settle_home(now);
         self.settle_swaps(now);
+        self.settle_kv(now);
         self.settle_leading(now);
         self.settle_presence(now);
         self.drain_calls(now);
@@ -244,16 +248,16 @@ impl Kernel {
     ) {
         let before = self.applied.insert(group, index).unwrap_or(Index(0));
         assert!(index >= before, "entries are applied in order");
+        let same_agents = self.view.group(group).is_some_and(|before| before.has_agents_of(&view));
         self.view.set(group, view);
-        if group == GroupId::SYSTEM {
-            let agents_changed = events.iter().any(|event| {
-                matches!(event, EventKind::AgentUp { .. } | EventKind::AgentDown { .. })
-            });
-            // A snapshot tells no events.
-            self.registry_stale |= agents_changed || events.is_empty();
-        }
+        // A snapshot tells no events, nor do entries that are about keys alone.
+        let agents_changed = events
+            .iter()
+            .any(|event| matches!(event, EventKind::AgentUp { .. } | EventKind::AgentDown { .. }))
+            || events.is_empty() && !same_agents;
+        self.registry_stale |= agents_changed;
         self.follow_policy(now);
-        self.observe_as_leader(now, group, index, events);
+        self.observe_as_leader(now, (group, index), events, agents_changed);
         self.follow_leases(now, group, events);
         self.reads_applied(now, group);
     }

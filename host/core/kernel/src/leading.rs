@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use quorate_ledger::{Ledger, NodeDown, Outcome, ShardCommand, SystemCommand, Views};
 use quorate_types::clocks::Clocks;
+use quorate_types::kv::LeaseId;
 use quorate_types::view::LeaseView;
 use quorate_types::{
     AgentId, EventKind, GroupId, Incarnation, Index, NodeId, Role, TaskId, TaskState, Time, Token,
@@ -28,6 +29,7 @@ use quorate_types::{
 
 use crate::io::{LogSetback, Now, Ticket};
 use crate::kernel::Kernel;
+use crate::kv::KvClocks;
 use crate::offers::Offers;
 use crate::placement::{Placed, Placement};
 use crate::works::LeaseKey;
@@ -48,6 +50,7 @@ enum Proposal {
     NodeDown(NodeId),
     Expire,
     Sweep,
+    KvExpire(Vec<LeaseId>),
 }
 
 /// A leader's memory of one group.
@@ -69,6 +72,7 @@ pub(crate) struct Leading {
     burying: BTreeMap<NodeId, Time>,
     /// Until then nothing is proposed.
     rest: Option<Time>,
+    pub(crate) kv: KvClocks,
     pub(crate) placement: Placement,
     /// Leases given since this node began to lead.
     pub(crate) assigned: u64,
@@ -82,7 +86,7 @@ impl Leading {
         let burial = self.burying.values().min().copied();
         let ready = self.placement.poll_timeout();
         let clocks = [&self.terms, &self.starts, &self.runs].map(Clocks::first);
-        clocks.into_iter().chain([burial, ready]).flatten().min()
+        clocks.into_iter().chain([burial, ready, self.kv.first()]).flatten().min()
     }
 
     /// What ledger time has become by the time that has passed since it was seen.
@@ -132,6 +136,7 @@ impl Kernel {
         leading.placement.stale = true;
         if let Some(view) = self.view.group(group) {
             leading.see(now, view.time());
+            leading.kv.follow(now, view);
             for lease in view.leases() {
                 leading.start_clocks(now, &lease, &self.view);
             }
@@ -160,19 +165,13 @@ impl Kernel {
     pub(crate) fn observe_as_leader(
         &mut self,
         now: Now,
-        group: GroupId,
-        index: Index,
+        (group, index): (GroupId, Index),
         events: &[EventKind],
+        agents_changed: bool,
     ) {
-        // A snapshot tells no events.
-        let decided = group == GroupId::SYSTEM
-            && (events.is_empty()
-                || events.iter().any(|event| match event {
-                    EventKind::AgentUp { .. }
-                    | EventKind::AgentDown { .. }
-                    | EventKind::Policy { .. } => true,
-                    EventKind::Task { .. } => false,
-                }));
+        let slot = |event: &EventKind| matches!(event, EventKind::Policy { .. });
+        let decided = agents_changed || events.is_empty() || events.iter().any(slot);
+        let decided = decided && group == GroupId::SYSTEM;
         for leading in self.leading.values_mut() {
             // An agent may have a slot free, another shard less to do, the system another word.
             leading.placement.stale = true;
@@ -194,6 +193,7 @@ impl Kernel {
             && let Some(view) = self.view.group(group)
         {
             leading.see(now, view.time());
+            leading.kv.follow(now, view);
         }
     }
 
@@ -341,12 +341,23 @@ impl Kernel {
         self.take_back(now, group, silent, "no sign of life from its agent for the lease's term");
         self.take_back(now, group, idle, "its agent did not start it within its start timeout");
         self.take_back(now, group, long, "the attempt ran longer than its run timeout");
+        self.expire_kv(now, group);
     }
 
     fn take_back(&mut self, now: Now, group: GroupId, leases: Vec<LeaseKey>, reason: &str) {
         if !leases.is_empty() {
             let command = ShardCommand::Expire { leases, reason: reason.to_owned() };
             self.propose_as_leader(now, group, command, Proposal::Expire);
+        }
+    }
+
+    fn expire_kv(&mut self, now: Now, group: GroupId) {
+        let Some(leading) = self.leading.get_mut(&group) else { return };
+        let Some(view) = self.view.group(group) else { return };
+        let silent = leading.kv.run_out(now, view);
+        if !silent.is_empty() {
+            let command = ShardCommand::KvExpire(silent.clone());
+            self.propose_as_leader(now, group, command, Proposal::KvExpire(silent));
         }
     }
 
@@ -387,6 +398,7 @@ impl Kernel {
                 leading.burying.insert(node, now.mono + PROPOSE_AGAIN);
             }
             Proposal::Expire => {}
+            Proposal::KvExpire(leases) => leading.kv.judged(&leases),
             Proposal::Assign(placed) => {
                 let tokens = match result {
                     Ok((_index, Outcome::Assigned(tokens))) => tokens,

@@ -22,6 +22,7 @@
 //! * `hosting`: calls that agents of this node are asked to do.
 //! * `collect`: blobs that no record refers to.
 //! * `swap`: policies as the log activates them.
+//! * `kv`: keys, leases and seats while this node leads.
 //! * `figures`: what it says of itself in numbers.
 //! * `presence`: what gossip and the wire say of others.
 
@@ -37,6 +38,7 @@ mod home;
 mod hosting;
 pub mod io;
 mod kernel;
+mod kv;
 mod leading;
 mod offers;
 mod outside;

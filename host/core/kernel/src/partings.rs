@@ -1,10 +1,11 @@
 //! Requests that several groups must each do a share of: submissions whose tasks
-//! belong to different shards, and signs of life of a worker that may hold leases of
-//! each. The node at whose door such a request stands parts it, and answers when the
+//! belong to different shards, acts on keys of different shards, and signs of life of
+//! a worker that may hold leases of each. The node at whose door such a request stands parts it, and answers when the
 //! last share has ended.
 
 use std::collections::BTreeMap;
 
+use quorate_types::kv::{self, Act, KvRequest};
 use quorate_types::view::Submitted;
 use quorate_types::{AgentId, GroupId, Incarnation, Refusal, Reply, Request, Submission};
 
@@ -14,12 +15,15 @@ use crate::io::Now;
 use crate::kernel::Kernel;
 
 type Answer = Result<Submitted, Refusal>;
+type Kept = Result<kv::Done, Refusal>;
 
 /// What is gathered.
 #[derive(Debug)]
 enum Gathered {
     /// An answer to each submission, in order.
     Submitted(Vec<Option<Answer>>),
+    /// What came of each act on keys, in order, and how many acts each request has.
+    Kept(Vec<Option<Kept>>, Vec<usize>),
     /// The first refusal, if there was one.
     Beaten(Option<Refusal>),
 }
@@ -60,6 +64,11 @@ impl Parting {
                     answers[*at] = Some(Err(refusal.clone()));
                 }
             }
+            Gathered::Kept(answers, _lengths) => {
+                for at in &self.shares[share] {
+                    answers[*at] = Some(Err(refusal.clone()));
+                }
+            }
             Gathered::Beaten(first) => *first = first.take().or(Some(refusal)),
         }
     }
@@ -80,6 +89,18 @@ impl Parting {
                 }
                 Ok(())
             }
+            Gathered::Kept(answers, _lengths) => {
+                let places = &self.shares[share];
+                let Reply::Kv(each) = *reply else { return Err(misfit(&reply)) };
+                let each: Vec<Kept> = each.into_iter().flatten().collect();
+                if each.len() != places.len() {
+                    return Err(misfit(&each));
+                }
+                for (at, answer) in places.iter().zip(each) {
+                    answers[*at] = Some(answer);
+                }
+                Ok(())
+            }
             Gathered::Beaten(_) => Err(misfit(&reply)),
         }
     }
@@ -88,6 +109,12 @@ impl Parting {
         let reply = match self.gathered {
             Gathered::Submitted(answers) => {
                 Reply::Submitted(answers.into_iter().flatten().collect())
+            }
+            Gathered::Kept(answers, lengths) => {
+                let mut answers = answers.into_iter().flatten();
+                let each =
+                    lengths.into_iter().map(|length| answers.by_ref().take(length).collect());
+                Reply::Kv(each.collect())
             }
             Gathered::Beaten(Some(refusal)) => return Err(Setback::Refused(refusal)),
             Gathered::Beaten(None) => Reply::Done,
@@ -113,6 +140,35 @@ impl Kernel {
             requests.push((group, Request::Submit(share)));
         }
         self.part(now, ask, places, Gathered::Submitted(answers), requests);
+    }
+
+    /// Sends each act on keys to its shard. Those of one request stay together as far as they go.
+    pub(crate) fn part_kv(&mut self, now: Now, ask: u64, requests: Vec<KvRequest>) {
+        let layout = self.config.layout;
+        let mut shares: BTreeMap<GroupId, (Vec<usize>, Vec<KvRequest>)> = BTreeMap::new();
+        let lengths: Vec<usize> = requests.iter().map(|request| request.acts.len()).collect();
+        let mut place = 0;
+        for request in requests {
+            let groups: Vec<GroupId> = request.groups(layout).collect();
+            let KvRequest { namespace, nonce, acts } = request;
+            let mut parts: BTreeMap<GroupId, Vec<Act>> = BTreeMap::new();
+            for (group, act) in groups.into_iter().zip(acts) {
+                shares.entry(group).or_default().0.push(place);
+                parts.entry(group).or_default().push(act);
+                place += 1;
+            }
+            for (group, acts) in parts {
+                let part = KvRequest { namespace: namespace.clone(), nonce, acts };
+                shares.entry(group).or_default().1.push(part);
+            }
+        }
+        let (mut places, mut parted) = (Vec::new(), Vec::new());
+        for (group, (at, share)) in shares {
+            places.push(at);
+            parted.push((group, Request::Kv(share)));
+        }
+        let answers = vec![None; place];
+        self.part(now, ask, places, Gathered::Kept(answers, lengths), parted);
     }
 
     /// Tells the leader of each shard that an outside agent lives.

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use quorate_types::kv::{KvRequest, LeaseId};
 use quorate_types::{
     AgentId, AgentSpec, Digest, Incarnation, Index, LoadReading, NodeId, Payload, PolicyEpoch,
     Submission, TaskId, Token,
@@ -104,6 +105,11 @@ pub enum ShardCommand {
     AdoptPolicy(PolicyAdoption),
     /// End what is past its time and forget what was kept long enough: `Outcome::Swept`.
     Sweep,
+    /// Requests about keys, leases and seats: `Outcome::Kv`, in order.
+    Kv(Vec<KvRequest>),
+    /// These leases of keys and seats went without a sign of life for their term. Those that have
+    /// ended meanwhile are passed over.
+    KvExpire(Vec<LeaseId>),
 }
 
 /// A node started.

@@ -32,6 +32,8 @@ mod kind {
     pub(super) const ADOPT_AGENTS: u16 = 107;
     pub(super) const ADOPT_POLICY: u16 = 108;
     pub(super) const SWEEP: u16 = 109;
+    pub(super) const KV: u16 = 110;
+    pub(super) const KV_EXPIRE: u16 = 111;
 }
 
 /// The only version that any kind has yet.
@@ -91,6 +93,8 @@ impl Command {
                 read::<()>(kind, body)?;
                 ShardCommand::Sweep.into()
             }
+            kind::KV => ShardCommand::Kv(read(kind, body)?).into(),
+            kind::KV_EXPIRE => ShardCommand::KvExpire(read(kind, body)?).into(),
             _unknown => return Err(ApplyError::Unknown { kind, version }),
         };
         Ok((command, Time(u64::from_be_bytes(at))))
@@ -128,6 +132,8 @@ fn encode_shard(command: &ShardCommand, at: Time) -> Bytes {
         }
         ShardCommand::AdoptPolicy(adoption) => write(kind::ADOPT_POLICY, at, adoption),
         ShardCommand::Sweep => write(kind::SWEEP, at, &()),
+        ShardCommand::Kv(requests) => write(kind::KV, at, requests),
+        ShardCommand::KvExpire(leases) => write(kind::KV_EXPIRE, at, leases),
     }
 }
 

@@ -18,6 +18,7 @@
 mod bounds;
 mod command;
 mod entry;
+mod kv;
 mod ledger;
 mod outcome;
 mod query;

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use quorate_types::kv::KvAnswer;
 use quorate_types::view::Submitted;
 use quorate_types::{
     AgentId, EventKind, GroupId, Incarnation, Index, PolicyEpoch, Refusal, Role, TaskState, Time,
@@ -40,6 +41,8 @@ pub enum Outcome {
         /// Whether there is more to do at this ledger time: propose again.
         more: bool,
     },
+    /// To `Kv`, in order.
+    Kv(Vec<KvAnswer>),
     /// Nothing was changed.
     Refused(Refusal),
 }

@@ -30,6 +30,11 @@ const SCAN_MAX: usize = 10_000;
 
 /// Tasks.
 impl Ledger {
+    /// Whether another state surely has the same agents of record.
+    pub fn has_agents_of(&self, other: &Self) -> bool {
+        self.system.agents.ptr_eq(&other.system.agents)
+    }
+
     /// A task.
     pub fn task(&self, id: TaskId) -> Option<TaskView> {
         self.shard.task(id).map(|task| task.view())

@@ -38,6 +38,13 @@ impl Mark {
     }
 }
 
+impl Mark {
+    /// Its words, for a record that speaks of another by its hash.
+    pub(crate) const fn words(&self) -> &[u64; 4] {
+        &self.0
+    }
+}
+
 /// The SHA-256 of a record's canonical bytes.
 pub(crate) fn digest_of<T: Canonical + ?Sized>(kind: &str, record: &T) -> Digest {
     let mut canon = Canon(Sha256::new());

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use quorate_types::{Digest, GroupId, Index, Time, cbor};
 
+use crate::kv;
 use crate::ledger::Ledger;
 use crate::outcome::RestoreError;
 use crate::roster::Roster;
@@ -41,6 +42,9 @@ struct Head {
     adopted_agents: u64,
     adopted_policies: u64,
     decided: u64,
+    /// Not in snapshots of before there was a store.
+    #[serde(default)]
+    kv: kv::keep::Head,
 }
 
 impl Ledger {
@@ -61,6 +65,7 @@ impl Ledger {
             adopted_agents: count(self.shard.agents.len()),
             adopted_policies: count(self.shard.policies.len()),
             decided: count(self.shard.decided.len()),
+            kv: self.shard.kv.head(),
         };
         let mut bytes = Vec::new();
         bytes.extend_from_slice(&KIND.to_be_bytes());
@@ -74,6 +79,7 @@ impl Ledger {
         self.shard.agents.values().for_each(|adopted| write(&mut bytes, adopted));
         self.shard.policies.values().for_each(|adopted| write(&mut bytes, adopted));
         self.shard.decided.values().for_each(|decided| write(&mut bytes, decided));
+        self.shard.kv.records().for_each(|record| write(&mut bytes, &record));
         bytes.into()
     }
 
@@ -133,6 +139,11 @@ impl Ledger {
         }
         for _decided in 0..head.decided {
             ledger.shard.restore_decided(read::<Decided>(rest)?);
+        }
+        for _record in 0..ledger.shard.kv.restore_head(head.kv) {
+            if !ledger.shard.kv.restore(read(rest)?) {
+                return Err(RestoreError::Body("a change of a key fits none".to_owned()));
+            }
         }
         Ok(ledger)
     }

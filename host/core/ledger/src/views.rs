@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use quorate_types::door::{AgentFilter, TaskFilter};
+use quorate_types::kv::{KvFound, KvRead};
 use quorate_types::view::{AgentView, LeaseGrant, LeaseView, PolicyView, TaskPage, TaskView, Why};
 use quorate_types::{
     AgentId, CapabilitySet, Digest, Faults, GroupId, Layout, NodeId, PolicyEpoch, Refusal, TaskId,
     TaskState, Timeouts, TraceId, Wanted,
 };
 
+use crate::kv;
 use crate::ledger::Ledger;
 use crate::query::{Room, namespace_of};
 use crate::record::{Stage, Task};
@@ -184,6 +186,20 @@ impl Views {
     /// Leases that were ever given to an agent.
     pub fn given(&self, agent: AgentId) -> u64 {
         self.shards().map(|shard| shard.shard.given(agent)).sum()
+    }
+}
+
+/// Keys, leases and seats.
+impl Views {
+    /// An answer from what every group that is asked has applied.
+    ///
+    /// # Errors
+    /// As the ledger of a group gives them.
+    pub fn kv_read(&self, read: &KvRead) -> Result<KvFound, Refusal> {
+        let groups = read.groups(self.layout);
+        let mut found = groups.iter().filter_map(|group| self.group(*group));
+        let first = found.next().unwrap_or_else(|| self.system()).kv_read(read)?;
+        found.try_fold(first, |all, ledger| Ok(kv::joined(read, all, ledger.kv_read(read)?)))
     }
 }
 

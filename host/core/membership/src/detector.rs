@@ -9,7 +9,7 @@
 //! again before it judges: half of all false alarms are the observer's own stall
 //! (net.md section 3).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use quorate_types::rng::Rng;
@@ -60,26 +60,38 @@ pub(crate) struct Detector {
 impl Detector {
     pub(crate) fn new(config: &Config, now: Time, mut rng: Rng) -> Self {
         let spans = config.detection;
-        let rounds = config.members.len().saturating_sub(1).div_ceil(PINGS_MAX).max(1);
-        let period = spans.probe_every.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX));
-        let micros = u64::try_from(period.as_micros()).unwrap_or(u64::MAX).max(1);
-        let others = config.members.iter().filter(|node| **node != config.node);
-        let peers = others.map(|node| {
-            let look_at = now + Duration::from_micros(rng.below(micros));
-            (*node, Peer::unheard(now, now + spans.suspicion_max, look_at))
-        });
-        Self {
+        let last_nonce = rng.next_u64() >> 1;
+        let mut detector = Self {
             me: config.node,
             spans,
-            period,
-            peers: peers.collect(),
+            period: Duration::ZERO,
+            peers: BTreeMap::new(),
             accusations: Accusations::default(),
             errands: Errands::default(),
             health: Health::default(),
-            last_nonce: rng.next_u64() >> 1,
+            last_nonce,
             rng,
             acts: VecDeque::new(),
+        };
+        detector.set_members(&config.members, now);
+        detector
+    }
+
+    /// Watches these members and no others.
+    pub(crate) fn set_members(&mut self, members: &BTreeSet<NodeId>, now: Time) {
+        let rounds = members.len().saturating_sub(1).div_ceil(PINGS_MAX).max(1);
+        let rounds = u32::try_from(rounds).unwrap_or(u32::MAX);
+        self.period = self.spans.probe_every.saturating_mul(rounds);
+        let micros = u64::try_from(self.period.as_micros()).unwrap_or(u64::MAX).max(1);
+        self.peers.retain(|node, _peer| members.contains(node));
+        for node in members.iter().filter(|node| **node != self.me) {
+            if !self.peers.contains_key(node) {
+                let look_at = now + Duration::from_micros(self.rng.below(micros));
+                let peer = Peer::unheard(now, now + self.spans.suspicion_max, look_at);
+                self.peers.insert(*node, peer);
+            }
         }
+        self.accusations.retain(|node| members.contains(&node));
     }
 
     pub(crate) fn status(&self, node: NodeId) -> Option<Status> {

@@ -80,6 +80,17 @@ impl Gossip {
         }
     }
 
+    /// Records of others than these are forgotten.
+    pub(crate) fn set_members(&mut self, members: &BTreeSet<NodeId>) {
+        self.tables.retain(|node, _table| members.contains(node));
+        self.links.retain(|node, _link| members.contains(node));
+        for node in members {
+            self.tables.entry(*node).or_default();
+        }
+        // Marks of what a link was sent are by owner: begin anew.
+        self.dirty = !self.links.is_empty();
+    }
+
     pub(crate) fn table(&self, node: NodeId) -> Option<&Table> {
         self.tables.get(&node)
     }

@@ -1,6 +1,6 @@
 //! The whole: gossip and detector as one core.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use quorate_types::rng::Rng;
 use quorate_types::{AgentId, Gone, Incarnation, LoadReading, NodeId, Time};
@@ -146,6 +146,29 @@ impl Membership {
         self.detector(now).heard(now, from);
         self.drain();
         result
+    }
+
+    /// The cluster has these members from now on, this node among them in any case. Whoever is new
+    /// is suspect until it answers; whatever was known of others is forgotten. A peer that is
+    /// connected already is told again by `peer_up`.
+    pub fn set_members(&mut self, now: Time, members: BTreeSet<NodeId>) {
+        let mut config = self.config.clone();
+        config.members = members;
+        config.members.insert(config.node);
+        if config.members == self.config.members {
+            return;
+        }
+        config.check();
+        self.now = now;
+        self.config = config;
+        let members = &self.config.members;
+        self.gossip.set_members(members);
+        self.presences.retain(|node, _presence| members.contains(node));
+        self.readings.retain(|node| members.contains(&node));
+        if let Some(detector) = &mut self.detector {
+            detector.set_members(members, now);
+        }
+        self.drain();
     }
 
     /// A peer is connected.

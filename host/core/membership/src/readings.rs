@@ -37,6 +37,11 @@ impl Readings {
         old.map(|(reading, _received)| reading) != reading
     }
 
+    /// Keeps readings of these nodes only.
+    pub(crate) fn retain(&mut self, mut keeps: impl FnMut(NodeId) -> bool) {
+        self.0.retain(|(_agent, node), _reading| keeps(*node));
+    }
+
     pub(crate) fn of(&self, agent: AgentId) -> impl Iterator<Item = ReadingView> + '_ {
         let nodes = (agent, NodeId(0))..=(agent, NodeId(u64::MAX));
         self.0.range(nodes).map(view)

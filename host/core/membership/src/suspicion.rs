@@ -32,6 +32,14 @@ pub(crate) fn timeout(members: usize, confirmed: usize, min: Duration, max: Dura
 pub(crate) struct Accusations(BTreeMap<NodeId, BTreeMap<NodeId, Version>>);
 
 impl Accusations {
+    /// Keeps what these nodes say of each other.
+    pub(crate) fn retain(&mut self, mut keeps: impl FnMut(NodeId) -> bool) {
+        self.0.retain(|accused, accusers| {
+            accusers.retain(|accuser, _at| keeps(*accuser));
+            keeps(*accused)
+        });
+    }
+
     /// What `accuser` says of `accused` now; none takes it back.
     pub(crate) fn set(&mut self, accuser: NodeId, accused: NodeId, at: Option<Version>) {
         match at {

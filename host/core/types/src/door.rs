@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::{AgentSpec, LoadReading};
 use crate::id::{AgentId, Digest, Incarnation, NodeId, TaskId, Token};
+use crate::kv::{Changes, KvAnswer, KvFound, KvRead, KvRequest, KvWatch, LeaseId};
+use crate::layout::Layout;
 use crate::revision::Revision;
 use crate::task::{Payload, Submission, TaskState};
 use crate::view::{
@@ -103,6 +105,13 @@ pub enum Request {
     NodeStatus,
     /// Slots and what is in them.
     Policies(Consistency),
+    /// Acts on keys, leases and seats, of one group. Each request is known by its nonce when it comes
+    /// again.
+    Kv(Vec<KvRequest>),
+    /// Questions about keys, leases and seats of one group.
+    KvRead(Vec<KvRead>, Consistency),
+    /// A lease of keys and seats lives on.
+    KvKeep(LeaseId),
     /// Put a component (a blob that the cluster already holds) in a slot.
     ApplyPolicy {
         /// The slot, e.g. `balancer`.
@@ -140,8 +149,12 @@ pub enum Reply {
     Agents(Vec<AgentView>),
     /// To `Take`; empty when the wait ended.
     Leases(Vec<LeaseGrant>),
-    /// To `Renew`: the term that begins now, milliseconds.
+    /// To `Renew` and `KvKeep`: the term that begins now, milliseconds.
     Renewed(u64),
+    /// To `Kv`: one answer a request, in order.
+    Kv(Vec<KvAnswer>),
+    /// To `KvRead`: one answer a question, in order; the flag marks stale ones.
+    KvFound(Vec<Result<KvFound, Refusal>>, bool),
     /// To `Members`.
     Members(Vec<MemberView>),
     /// To `Cluster`.
@@ -198,6 +211,9 @@ pub enum Refusal {
     /// Older than what is still kept.
     #[error("{0} is no longer kept; list again and watch from there")]
     Compacted(String),
+    /// It would be one act on what belongs to several groups.
+    #[error("{0}")]
+    Across(String),
 }
 
 /// What happened, as the log ordered it.
@@ -306,6 +322,14 @@ pub trait Door: Send + Sync + 'static {
     /// Events after this revision; `None` means from now on. Ends with a refusal when the reader is
     /// too slow or asks for what is no longer kept.
     fn events(&self, after: Option<Revision>) -> Box<dyn Source<Result<Event, Refusal>>>;
+
+    /// How the cluster's groups share its work.
+    fn layout(&self) -> Layout;
+
+    /// Changes to keys or a seat, in the order of their group's log, from what this node has applied.
+    /// Now and then it gives none, only how far it has looked. Ends with a refusal when the watch
+    /// begins before what is still kept, or cannot be.
+    fn kv_watch(&self, watch: KvWatch) -> Box<dyn Source<Result<Changes, Refusal>>>;
 
     /// Whether this node knows a leader and its own state machine has caught up with it.
     fn ready(&self) -> Result<(), String>;

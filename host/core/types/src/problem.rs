@@ -30,6 +30,9 @@ pub enum ProblemKind {
     /// Older than what is still kept.
     #[serde(rename = "urn:quorate:problem:compacted")]
     Compacted,
+    /// One act on keys of several first segments.
+    #[serde(rename = "urn:quorate:problem:across-segments")]
+    Across,
     /// Larger than a limit.
     #[serde(rename = "urn:quorate:problem:too-large")]
     TooLarge,
@@ -60,6 +63,7 @@ impl ProblemKind {
             Self::NotFound => (404, "Not found"),
             Self::MethodNotAllowed => (405, "Not with this method"),
             Self::Conflict => (409, "In conflict with what is there"),
+            Self::Across => (400, "Not within one first segment"),
             Self::Compacted => (410, "No longer kept"),
             Self::TooLarge => (413, "Too large"),
             Self::Busy => (429, "A queue is full"),
@@ -160,6 +164,11 @@ impl From<Refusal> for Problem {
                     "store it with PUT /v1/blobs and refer to it by its sha256, or send less",
                 )
             },
+            Refusal::Across(_) => Self::new(
+                ProblemKind::Across,
+                detail,
+                "split it by the first segment of its keys, or put them under one",
+            ),
             Refusal::Compacted(_) => {
                 Self::new(ProblemKind::Compacted, detail, "list again, then watch from now on")
             }

@@ -27,6 +27,11 @@ impl<RT: AsyncRuntime, D: Disk> Groups<RT, D> {
         Self { layout, rafts: Arc::new(rafts) }
     }
 
+    /// How the groups share the work.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
     /// A group; none where it is not of the layout.
     pub fn get(&self, group: GroupId) -> Option<&Raft<RT, D>> {
         self.rafts.get(usize::try_from(group.0).ok()?)
@@ -46,9 +51,10 @@ impl<RT: AsyncRuntime, D: Disk> Groups<RT, D> {
         views
     }
 
-    /// A group's newest applied state.
-    pub fn view(&self, group: GroupId) -> Option<Arc<Ledger>> {
-        self.get(group).map(Raft::view)
+    /// A group's newest applied state. The group is of the layout.
+    pub fn view(&self, group: GroupId) -> Arc<Ledger> {
+        let Some(raft) = self.get(group) else { unreachable!("{group} is not of the layout") };
+        raft.view()
     }
 
     /// How each stands on this node.

@@ -10,13 +10,17 @@ use quorate_kernel::io::Input;
 use quorate_kernel::{AskId, Figure};
 use quorate_ledger::Views;
 use quorate_types::door::{Borrowed, Pending, Source};
+use quorate_types::kv::{Changes, KvWatch};
 use quorate_types::metrics::Page;
 use quorate_types::view::{CallEvent, CallSpec};
-use quorate_types::{CallId, Digest, Disk, Door, Event, Refusal, Reply, Request, Revision, Wire};
+use quorate_types::{
+    CallId, Digest, Disk, Door, Event, Layout, Refusal, Reply, Request, Revision, Wire,
+};
 
 use crate::crank::{Parts, STOP_WITHIN};
 use crate::groups::Groups;
 use crate::queue::Queue;
+use crate::watching::KvWatching;
 
 type Answer = Result<Reply, Refusal>;
 type AnswerSender<RT> = <<RT as AsyncRuntime>::Oneshot as Oneshot>::Sender<Answer>;
@@ -152,6 +156,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Handle<RT, D, W> {
     /// Ends the node in order: whoever waits is told, the log is closed.
     pub async fn stop(&self) {
         self.parts.mailbox.inputs.close();
+        self.parts.mailbox.changed.close();
         if RT::timeout(STOP_WITHIN, self.parts.groups.shutdown()).await.is_err() {
             tracing::warn!("the log did not close in time");
         }
@@ -238,6 +243,16 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Door for Handle<RT, D, W> {
 
     fn events(&self, after: Option<Revision>) -> Box<dyn Source<Result<Event, Refusal>>> {
         Box::new(self.parts.mailbox.events.watch(after))
+    }
+
+    fn layout(&self) -> Layout {
+        self.parts.groups.layout()
+    }
+
+    fn kv_watch(&self, watch: KvWatch) -> Box<dyn Source<Result<Changes, Refusal>>> {
+        let (groups, changed) = (self.parts.groups.clone(), self.parts.mailbox.changed.clone());
+        let group = watch.group(self.layout());
+        Box::new(KvWatching::new(watch, changed, move || groups.view(group)))
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -8,11 +8,13 @@
 //! * [`post`]: where frames go: raft lanes to the raft room, blobs to the exchange,
 //!   the rest to the kernel.
 //! * [`events`]: what the log ordered, kept for a while for watchers.
+//! * `watching`, `bell`: watches of keys.
 //! * [`blobs`]: content between nodes.
 //! * [`queue`]: a bounded queue for any runtime.
 
 #![forbid(unsafe_code)]
 
+mod bell;
 pub mod blobs;
 pub mod crank;
 pub mod events;
@@ -21,6 +23,7 @@ pub mod guests;
 pub mod handle;
 pub mod post;
 pub mod queue;
+mod watching;
 
 pub use blobs::BlobExchange;
 pub use crank::{Crank, Parts, WallClock};

@@ -9,6 +9,7 @@ use quorate_ledger::Ledger;
 use quorate_raft::Observer;
 use quorate_types::{Disk, EventKind, GroupId, Inbox, Index, Lane, NodeId, Term, Wire, WireEvent};
 
+use crate::bell::Bell;
 use crate::blobs::BlobExchange;
 use crate::events::EventLog;
 use crate::groups::Groups;
@@ -23,6 +24,7 @@ const INPUTS_MAX: usize = 65_536;
 pub struct Mailbox {
     pub(crate) inputs: Queue<Input>,
     pub(crate) events: EventLog,
+    pub(crate) changed: Bell,
     failed: Arc<OnceLock<String>>,
 }
 
@@ -31,6 +33,7 @@ impl Default for Mailbox {
         Self {
             inputs: Queue::new(INPUTS_MAX),
             events: EventLog::default(),
+            changed: Bell::default(),
             failed: Arc::new(OnceLock::new()),
         }
     }
@@ -47,6 +50,7 @@ impl Mailbox {
         tracing::error!(reason, "this node stops");
         if self.failed.set(reason).is_ok() {
             self.inputs.close();
+            self.changed.close();
         }
     }
 }
@@ -54,6 +58,7 @@ impl Mailbox {
 impl Observer for Mailbox {
     fn applied(&self, group: GroupId, index: Index, events: &[EventKind], view: &Arc<Ledger>) {
         self.events.append(group, index, events);
+        self.changed.ring(view.kv_newest());
         if tracing::enabled!(tracing::Level::DEBUG) {
             tell_applied(group, index, events, view);
         }
@@ -68,6 +73,7 @@ impl Observer for Mailbox {
 
     fn restored(&self, group: GroupId, index: Index, view: &Arc<Ledger>) {
         self.events.skip_to(group, index);
+        self.changed.ring(view.kv_newest());
         let view = Arc::clone(view);
         self.inputs.push_always(Input::Applied { group, index, events: Vec::new(), view });
     }

@@ -3,7 +3,7 @@
 
 use openraft_rt_tokio::TokioRuntime;
 use quorate_storage::{
-    Blobs, DataDir, Directories, DirectoryId, Identity, Log, LogOptions, Snapshots,
+    Blobs, DataDir, Directories, DirectoryId, Identity, Log, LogOptions, Snapshots, begin_life,
 };
 use quorate_types::Faults;
 
@@ -16,6 +16,8 @@ use crate::secrets::entropy;
 pub(crate) struct Kept {
     /// The directory's own id.
     pub(crate) directory: DirectoryId,
+    /// Which of its lives this is.
+    pub(crate) life: u64,
     pub(crate) disk: FileDisk,
     /// Which directories the others vote from.
     pub(crate) directories: Directories<FileDisk>,
@@ -51,9 +53,11 @@ impl Kept {
         let data_dir = DataDir::open_or_create(&disk, identity).await?;
         let directory = data_dir.identity().directory;
         let directories = Directories::open(disk.clone()).await?;
+        let life = begin_life(&disk).await?;
         let (log, recovered) = Log::open(disk.clone(), LogOptions::new(directory), faults).await?;
         tracing::info!(
             %directory,
+            life,
             created = data_dir.created(),
             closed_in_order = recovered.sealed,
             torn_bytes = recovered.torn_bytes,
@@ -61,6 +65,6 @@ impl Kept {
         );
         let snapshots = Snapshots::open(disk.clone()).await?;
         let blobs = Blobs::open(disk.clone()).await?;
-        Ok(Self { directory, disk, directories, log, snapshots, blobs })
+        Ok(Self { directory, life, disk, directories, log, snapshots, blobs })
     }
 }

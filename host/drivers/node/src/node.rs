@@ -16,7 +16,7 @@ use quorate_wasm::{
     AgentHost, AgentLimits, CompileCache, Grants, PolicyHost, PolicyLimits, builtin,
 };
 
-use crate::admission::{AdmissionError, Desk, Porch};
+use crate::admission::{AdmissionError, Desk, Fence, Porch, Presence};
 use crate::agents::{Components, Environment, HostedAgent};
 use crate::config::{AgentSection, NodeConfig};
 use crate::disk::FileDisk;
@@ -84,6 +84,7 @@ type Door0 = Handle<TokioRuntime, FileDisk, Transport>;
 pub struct Node {
     handle: Door0,
     disk: FileDisk,
+    desk: Desk<FileDisk, Transport>,
     log: Log<TokioRuntime, FileDisk>,
     transport: Transport,
     /// The door that agents go through, for as long as the node runs.
@@ -111,7 +112,7 @@ impl Node {
     pub async fn start(config: &NodeConfig, faults: &Faults) -> Result<Self, StartError> {
         let key = read_key(&config.node.key_file)?;
         let dir = &config.node.data_dir;
-        let Kept { directory, disk, directories, log, snapshots, blobs } =
+        let Kept { directory, life, disk, directories, log, snapshots, blobs } =
             Kept::open(config, &key, faults).await?;
         let environment = Environment::default();
         let threads = GuestThreads::start()?;
@@ -120,14 +121,22 @@ impl Node {
 
         let mailbox = Mailbox::default();
         let post = Post::new(mailbox.clone());
-        let desk = Desk::new(directories);
+        let ends = log.clone();
+        let presence = Presence {
+            node: config.id(),
+            directory,
+            life,
+            boot: u64::from_le_bytes(entropy()),
+            position: Box::new(move || ends.counts().position),
+        };
+        let desk = Desk::new(presence, directories);
         let porch = Porch { desk: desk.clone(), inside: post.clone() };
         let transport = Transport::start(transport_options(config, key), porch)
             .map_err(StartError::Transport)?;
         desk.open(transport.clone());
         let voters: BTreeSet<NodeId> =
             config.members.iter().map(|member| NodeId(member.id)).collect();
-        let admitted = desk.admit(config.id(), directory, &voters).await;
+        let admitted = desk.admit(&voters).await;
         if let Err(source) = admitted {
             transport.shutdown().await;
             return Err(StartError::Admission { dir: dir.clone(), source });
@@ -141,7 +150,8 @@ impl Node {
             options.faults = faults.clone();
             let (log, snapshots) = (log.clone(), snapshots.clone());
             let observer = Arc::new(mailbox.clone());
-            let raft = Raft::start(options, log, snapshots, transport.clone(), observer);
+            let fence = Fence::new(desk.clone(), transport.clone());
+            let raft = Raft::start(options, log, snapshots, fence, observer);
             rafts.push(raft.await.map_err(StartError::Raft)?);
         }
         let groups = Groups::new(layout, rafts);
@@ -168,7 +178,7 @@ impl Node {
         handle.add_figures(Box::new(move |page| rooms.write(page)));
         let agents_door: Arc<dyn Door> = Arc::new(handle.clone());
         environment.open(&agents_door);
-        Ok(Self { handle, disk, log, transport, _agents_door: agents_door, _guests: threads })
+        Ok(Self { handle, disk, desk, log, transport, _agents_door: agents_door, _guests: threads })
     }
 
     /// The node as its doors see it.
@@ -176,9 +186,11 @@ impl Node {
         Arc::new(self.handle.clone())
     }
 
-    /// Why the node can keep nothing any more, if that is so. The process should end.
+    /// Why the node must not go on, if that is so: its disk, its log or its peers say it. The
+    /// process should end.
     pub fn failure(&self) -> Option<String> {
-        self.disk.failure().or_else(|| self.handle.failure())
+        let refused = || self.desk.failure().map(ToString::to_string);
+        self.disk.failure().or_else(|| self.handle.failure()).or_else(refused)
     }
 
     /// Stops in order: whoever waits is told, leadership is handed over, the log is closed, and

@@ -1,61 +1,74 @@
-//! What befalls a cluster: power losses of one node or of all, at any moment or
-//! just while something is not yet on the disk; cuts both ways and one way.
+//! Plays a schedule: strikes when a fault is due and puts right what it did.
+//!
+//! Who was hit by rot or a misdirected write may refuse to start, and then stays
+//! down: to answer nothing is legal for a minority, to answer wrongly is not.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use openraft_rt::{AsyncRuntime as _, Instant as _};
-use openraft_rt_sim::{SimInstant, SimRuntime};
+use openraft_rt::AsyncRuntime as _;
 use quorate_types::NodeId;
-use quorate_types::rng::Rng;
 
 use crate::node::{SimNode, Site};
+use crate::runtime::{self, SimRuntime, elapsed};
+use crate::schedule::{Act, Blow, Failing, Shape, Whom};
 
 /// Unsynced writes are waited for so long; a quiet node has none.
 const AMBUSH: Duration = Duration::from_millis(300);
 const AMBUSH_STEP: Duration = Duration::from_micros(100);
+/// Between the power's return and the first step of a node.
+const BOOT: Duration = Duration::from_millis(5);
 
+/// What puts right what a fault did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Relief {
     Boot(usize),
     Heal,
+    Thaw(usize),
+    Near,
+    /// The disk is whole again; a node that stopped over it begins anew.
+    Mend(usize),
 }
 
-/// Plays a seed's faults until `until` has passed or a judge has complained.
+/// A cluster, and what befalls it.
 pub(crate) struct Chaos {
     site: Site,
     nodes: Vec<SimNode>,
-    rng: Rng,
-    due: Vec<(SimInstant, Relief)>,
+    due: Vec<(Duration, Relief)>,
 }
 
 impl Chaos {
-    pub(crate) fn new(site: Site, nodes: Vec<SimNode>, rng: Rng) -> Self {
-        Self { site, nodes, rng, due: Vec::new() }
+    pub(crate) fn new(site: Site, nodes: Vec<SimNode>) -> Self {
+        Self { site, nodes, due: Vec::new() }
     }
 
-    pub(crate) async fn play(&mut self, until: Duration) {
-        let end = SimInstant::now() + until;
-        let gap_ms = self.site.knobs.gap_ms;
-        let mut next = self.after(200, gap_ms);
-        while SimInstant::now() < end && !self.site.world.has_complaints() {
+    /// Plays these until `until` has passed since the run's start or a judge has complained.
+    pub(crate) async fn play(&mut self, blows: &[Blow], until: Duration) {
+        let mut blows = blows.iter().copied().peekable();
+        loop {
             let relief = self.due.iter().map(|(at, _)| *at).min();
-            let wake = relief.map_or(next, |at| at.min(next)).min(end);
-            SimRuntime::sleep_until(wake).await;
-            self.relieve().await;
-            if SimInstant::now() >= next {
-                self.strike().await;
-                next = self.after(50, 2 * gap_ms);
+            let next = blows.peek().map(|blow| blow.at);
+            let wake = [relief, next].into_iter().flatten().min().unwrap_or(until).min(until);
+            runtime::sleep_until(wake).await;
+            if wake >= until || self.site.world.has_complaints() {
+                return;
+            }
+            self.relieve();
+            while let Some(blow) = blows.next_if(|blow| blow.at <= elapsed()) {
+                self.strike(blow).await;
             }
         }
     }
 
     /// Everything is put right again.
-    pub(crate) async fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
+        self.due.clear();
         self.site.mesh.clear_up();
-        self.site.mesh.heal().await;
-        for node in &mut self.nodes {
-            if !node.lives() {
-                node.boot().await;
-            }
+        self.site.mesh.heal();
+        for place in 0..self.nodes.len() {
+            self.put_right(Relief::Thaw(place));
+            self.put_right(Relief::Mend(place));
+            self.put_right(Relief::Boot(place));
         }
     }
 
@@ -67,102 +80,166 @@ impl Chaos {
         self.nodes.iter_mut().for_each(SimNode::crash);
     }
 
-    fn after(&mut self, least_ms: u64, spread_ms: u64) -> SimInstant {
-        SimInstant::now() + Duration::from_millis(least_ms + self.rng.below(spread_ms))
-    }
-
-    async fn relieve(&mut self) {
-        let now = SimInstant::now();
+    fn relieve(&mut self) {
+        let now = elapsed();
         while let Some(at) = self.due.iter().position(|(at, _)| *at <= now) {
-            match self.due.remove(at).1 {
-                Relief::Heal => self.site.mesh.heal().await,
-                Relief::Boot(place) => {
-                    if let Some(node) = self.nodes.get_mut(place)
-                        && !node.lives()
-                    {
-                        node.boot().await;
-                    }
+            let (_, relief) = self.due.remove(at);
+            self.put_right(relief);
+        }
+    }
+
+    fn put_right(&mut self, relief: Relief) {
+        match relief {
+            Relief::Heal => self.site.mesh.heal(),
+            Relief::Near => self.site.mesh.bring_near(),
+            Relief::Boot(place) => {
+                if let Some(node) = self.nodes.get_mut(place)
+                    && !node.lives()
+                    && !node.is_ruined()
+                {
+                    node.boot();
+                }
+            }
+            Relief::Thaw(place) => {
+                if let Some(node) = self.nodes.get(place) {
+                    runtime::thaw(node.id);
+                    self.site.mesh.release(node.id);
+                }
+            }
+            Relief::Mend(place) => {
+                let Some(node) = self.nodes.get_mut(place) else { return };
+                node.disk().mend();
+                if node.lives() && node.has_stopped() {
+                    node.crash();
+                    self.due.push((elapsed() + BOOT, Relief::Boot(place)));
                 }
             }
         }
     }
 
-    async fn strike(&mut self) {
-        let any = self.any();
-        let leader = self.nodes.iter().position(SimNode::leads).unwrap_or(any);
-        match self.rng.below(10) {
-            0 => self.crash(any, 2_000),
-            1 => self.crash(leader, 2_000),
-            2 | 3 => {
-                self.ambush(leader).await;
-                self.crash(leader, 60);
+    fn place(&self, whom: Whom) -> usize {
+        match whom {
+            Whom::Place(place) => place % self.nodes.len().max(1),
+            Whom::Leader(place) => self.nodes.iter().position(SimNode::leads).unwrap_or(place),
+        }
+    }
+
+    async fn strike(&mut self, blow: Blow) {
+        let Blow { act, lasts, .. } = blow;
+        match act {
+            Act::Crash { whom, ambush } => {
+                let place = self.place(whom);
+                if let Some(moment) = ambush {
+                    self.ambush(place, moment).await;
+                }
+                self.crash(place, &blow);
             }
-            4 => {
-                self.ambush(any).await;
-                self.crash(any, 60);
-            }
-            5 | 6 => {
-                self.ambush(leader).await;
+            Act::Blackout { ambush } => {
+                let leader = self.place(Whom::Leader(0));
+                self.ambush(leader, ambush).await;
                 for place in 0..self.nodes.len() {
-                    self.crash(place, 100);
+                    self.crash(place, &blow);
                 }
             }
-            7 => self.isolate(any),
-            8 => self.isolate(leader),
-            _ => self.deafen(any),
+            Act::Cut(whom, shape) => {
+                let place = self.place(whom);
+                let ways = self.ways(place, shape);
+                self.note(&blow, place);
+                self.site.mesh.cut(&ways);
+                self.due.push((elapsed() + lasts, Relief::Heal));
+            }
+            Act::Freeze(whom) => {
+                let place = self.place(whom);
+                let Some(node) = self.nodes.get(place).map(|node| node.id) else { return };
+                self.note(&blow, place);
+                runtime::freeze(node);
+                self.site.mesh.hold(node);
+                self.due.push((elapsed() + lasts, Relief::Thaw(place)));
+            }
+            Act::Slow(whom, by) => {
+                let place = self.place(whom);
+                let ways = self.ways(place, Shape::Isolated);
+                self.note(&blow, place);
+                self.site.mesh.slow(&ways, by);
+                self.due.push((elapsed() + lasts, Relief::Near));
+            }
+            Act::Jump(whom, by_ms) => {
+                let place = self.place(whom);
+                let Some(node) = self.nodes.get(place).map(|node| node.id) else { return };
+                self.note(&blow, place);
+                runtime::jump(node, by_ms.saturating_mul(1_000));
+            }
+            Act::Disk(whom, how) => self.fail_disk(self.place(whom), how, &blow),
+            Act::Misdirect(whom, draw) => {
+                let place = self.place(whom);
+                self.note(&blow, place);
+                if let Some(node) = self.nodes.get(place) {
+                    node.disk().misdirect(draw);
+                }
+            }
+            Act::Rot(whom, draw) => {
+                let place = self.place(whom);
+                self.crash(place, &blow);
+                if let Some(node) = self.nodes.get(place) {
+                    node.disk().rot(draw);
+                }
+            }
         }
     }
 
-    fn any(&mut self) -> usize {
-        let count = u64::try_from(self.nodes.len()).unwrap_or(1);
-        usize::try_from(self.rng.below(count)).unwrap_or(0)
+    fn note(&self, blow: &Blow, place: usize) {
+        self.site.world.fault(&format!("n{}: {blow}", place + 1), 1);
+    }
+
+    fn fail_disk(&mut self, place: usize, how: Failing, blow: &Blow) {
+        let Some(node) = self.nodes.get(place) else { return };
+        self.note(blow, place);
+        node.disk().fail(how);
+        self.due.push((elapsed() + blow.lasts, Relief::Mend(place)));
     }
 
     /// Waits until the node has written what it has not synced, and then a moment.
-    async fn ambush(&mut self, place: usize) {
-        let end = SimInstant::now() + AMBUSH;
+    async fn ambush(&self, place: usize, moment: Duration) {
+        let end = elapsed() + AMBUSH;
         while self.nodes.get(place).is_some_and(|node| !node.disk().is_unsynced()) {
-            if SimInstant::now() >= end {
+            if elapsed() >= end {
                 return;
             }
             SimRuntime::sleep(AMBUSH_STEP).await;
         }
-        let moment_us = self.rng.below(self.site.knobs.sync_us_max);
-        SimRuntime::sleep(Duration::from_micros(moment_us)).await;
+        SimRuntime::sleep(moment).await;
     }
 
-    fn crash(&mut self, place: usize, down_ms_max: u64) {
-        let back = self.after(5, down_ms_max);
-        let Some(node) = self.nodes.get_mut(place) else { return };
-        if node.lives() {
-            self.site.world.fault(&format!("{} loses power", node.id), 1);
-            node.crash();
-            self.due.push((back, Relief::Boot(place)));
+    fn crash(&mut self, place: usize, blow: &Blow) {
+        if self.nodes.get(place).is_none_or(|node| !node.lives()) {
+            return;
         }
+        self.note(blow, place);
+        if let Some(node) = self.nodes.get_mut(place) {
+            node.crash();
+        }
+        self.due.push((elapsed() + blow.lasts, Relief::Boot(place)));
     }
 
-    fn isolate(&mut self, place: usize) {
-        let Some((node, others)) = self.split(place) else { return };
-        let pairs: Vec<_> =
-            others.iter().flat_map(|other| [(node, *other), (*other, node)]).collect();
-        self.site.world.fault(&format!("{node} is cut off"), 1);
-        self.site.mesh.cut(&pairs);
-        let back = self.after(100, 5_000);
-        self.due.push((back, Relief::Heal));
-    }
-
-    fn deafen(&mut self, place: usize) {
-        let Some((node, others)) = self.split(place) else { return };
-        let pairs: Vec<_> = others.iter().map(|other| (*other, node)).collect();
-        self.site.world.fault(&format!("{node} hears nobody"), 1);
-        self.site.mesh.cut(&pairs);
-        let back = self.after(100, 5_000);
-        self.due.push((back, Relief::Heal));
-    }
-
-    fn split(&self, place: usize) -> Option<(NodeId, Vec<NodeId>)> {
-        let node = self.nodes.get(place)?.id;
-        let others = self.nodes.iter().map(|node| node.id).filter(|id| *id != node).collect();
-        Some((node, others))
+    /// The ways that a cut of this shape at this node takes.
+    fn ways(&self, place: usize, shape: Shape) -> Vec<(NodeId, NodeId)> {
+        let ids: Vec<NodeId> = self.nodes.iter().map(|node| node.id).collect();
+        let Some(node) = ids.get(place).copied() else { return Vec::new() };
+        let next = ids.get((place + 1) % ids.len()).copied().unwrap_or(node);
+        let others: Vec<NodeId> = ids.into_iter().filter(|id| *id != node).collect();
+        let half: BTreeSet<NodeId> = others.iter().copied().take(others.len() / 2).collect();
+        let all = |(from, to): (NodeId, NodeId)| match shape {
+            Shape::Isolated => from == node || to == node,
+            Shape::Deaf => to == node,
+            Shape::Mute => from == node,
+            Shape::Pair => (from, to) == (node, next) || (from, to) == (next, node),
+            Shape::Bridge => {
+                from != node && to != node && half.contains(&from) != half.contains(&to)
+            }
+            Shape::Star => from != node && to != node,
+        };
+        let ids: Vec<NodeId> = others.into_iter().chain([node]).collect();
+        let pairs = ids.iter().flat_map(|from| ids.iter().map(|to| (*from, *to)));
+        pairs.filter(|(from, to)| from != to).filter(|way| all(*way)).collect()
     }
 }

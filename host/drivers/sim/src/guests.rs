@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::runtime::SimRuntime;
 use bytes::Bytes;
 use openraft_rt::AsyncRuntime as _;
-use openraft_rt_sim::SimRuntime;
 use quorate_crank::{BlobExchange, Guests};
 use quorate_kernel::{WorkFault, WorkOrder};
 use quorate_types::door::Pending;

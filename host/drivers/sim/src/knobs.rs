@@ -5,6 +5,7 @@ use quorate_types::Faults;
 use quorate_types::rng::Rng;
 
 use crate::planted::planted;
+use crate::runtime::Clock;
 
 /// How to run seeds.
 #[derive(Clone, Debug)]
@@ -63,6 +64,9 @@ pub(crate) struct Knobs {
     pub(crate) gap_ms: u64,
     pub(crate) fault_ppm: u32,
     pub(crate) compaction: Compaction,
+    /// Clocks go so much too fast or too slow, parts in a million, and are set so wrong.
+    pub(crate) skew_ppm: u64,
+    pub(crate) wall_off_ms: u64,
 }
 
 impl Knobs {
@@ -88,7 +92,20 @@ impl Knobs {
                 entries_per_snapshot: pick([100, 400, rare]),
                 entries_kept: pick([10, 50, 200]),
             },
+            skew_ppm: pick([0, 300, 20_000]),
+            wall_off_ms: pick([0, 20, 5_000]),
         }
+    }
+
+    /// A node's clock, off by no more than these knobs say.
+    pub(crate) fn clock(&self, rng: &mut Rng) -> Clock {
+        let mut off = |most: u64| {
+            let drawn = i64::try_from(rng.below(2 * most + 1)).unwrap_or(0);
+            drawn - i64::try_from(most).unwrap_or(0)
+        };
+        let skew_ppm = i32::try_from(off(self.skew_ppm)).unwrap_or(0);
+        let wall_off_us = off(1_000 * self.wall_off_ms);
+        Clock { ahead_ns: rng.below(1 << 50), skew_ppm, wall_off_us }
     }
 }
 

@@ -28,6 +28,8 @@ mod many;
 mod node;
 mod planted;
 mod run;
+mod runtime;
+mod schedule;
 mod tally;
 mod trace;
 mod wire;

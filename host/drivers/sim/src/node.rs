@@ -1,11 +1,12 @@
 //! A node and its lives: put together as `quorate-node` does it, on other parts.
+//!
+//! A life begins as a task of its node, so that power can go while it begins, and
+//! everything in it inherits the node: its clock, and its end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use openraft_rt::AsyncRuntime as _;
-use openraft_rt_sim::SimRuntime;
 use quorate_crank::{BlobExchange, Crank, Groups, Handle, Mailbox, Parts, Post};
 use quorate_dispatch::NativeSource;
 use quorate_kernel::{Kernel, KernelConfig, LEASE_TERM, LocalAgent, MemberInfo};
@@ -20,8 +21,9 @@ use crate::disk::SimDisk;
 use crate::guests::SimGuests;
 use crate::knobs::Knobs;
 use crate::law::Law;
+use crate::runtime::{self, SimRuntime};
 use crate::wire::{Mesh, SimWire};
-use crate::world::{GROUP, World, locked, wall};
+use crate::world::{GROUP, World, locked};
 
 /// A node's door.
 pub(crate) type SimHandle = Handle<SimRuntime, SimDisk, SimWire>;
@@ -53,22 +55,29 @@ pub(crate) struct SimNode {
     site: Site,
     disk: SimDisk,
     rng: Rng,
-    life: Option<Life>,
+    /// Whether the present life is over; none where there is no power.
+    life: Option<Arc<AtomicBool>>,
     lives: u64,
+    fate: Arc<Mutex<Fate>>,
 }
 
-struct Life {
-    handle: SimHandle,
-    over: Arc<AtomicBool>,
+/// How a life that is not over goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Well,
+    /// It did not begin, or its log has stopped; its disk had failed.
+    Stopped,
+    /// It refuses what its disk holds, which is not what was written.
+    Ruined,
 }
 
 impl SimNode {
     pub(crate) fn new(site: Site, id: NodeId, mut rng: Rng) -> Self {
-        let sync_us_max = site.knobs.sync_us_max;
-        let disk = SimDisk::new(site.world.clone(), id, rng.next_u64(), sync_us_max);
-        Self { id, site, disk, rng, life: None, lives: 0 }
+        let disk = SimDisk::new(site.world.clone(), id, rng.next_u64(), site.knobs.sync_us_max);
+        Self { id, site, disk, rng, life: None, lives: 0, fate: Arc::new(Mutex::new(Fate::Well)) }
     }
 
+    /// Whether it has power; its door opens a while later.
     pub(crate) fn lives(&self) -> bool {
         self.life.is_some()
     }
@@ -77,28 +86,81 @@ impl SimNode {
         &self.disk
     }
 
-    pub(crate) fn handle(&self) -> Option<&SimHandle> {
-        self.life.as_ref().map(|life| &life.handle)
+    pub(crate) fn handle(&self) -> Option<SimHandle> {
+        locked(&self.site.doors).get(&self.id).map(|(_, handle)| handle.clone())
     }
 
     pub(crate) fn leads(&self) -> bool {
-        self.handle().is_some_and(|handle| handle.groups().statuses().iter().any(|status| status.leads))
+        self.handle()
+            .is_some_and(|handle| handle.groups().statuses().iter().any(|status| status.leads))
+    }
+
+    /// Whether a failure of its disk has stopped it.
+    pub(crate) fn has_stopped(&self) -> bool {
+        *locked(&self.fate) == Fate::Stopped
+    }
+
+    /// Whether it refuses to start on what its disk has made of its data.
+    pub(crate) fn is_ruined(&self) -> bool {
+        *locked(&self.fate) == Fate::Ruined
     }
 
     /// Begins a life on whatever the disk holds.
-    pub(crate) async fn boot(&mut self) {
-        match self.begin().await {
-            Ok(life) => self.life = Some(life),
-            Err(reason) => {
-                let what = format!("{} does not start: {reason}", self.id);
-                self.site.world.complain(Law::Recovery, what);
+    pub(crate) fn boot(&mut self) {
+        let over = Arc::new(AtomicBool::new(false));
+        self.life = Some(Arc::clone(&over));
+        self.lives += 1;
+        let birth = Birth {
+            id: self.id,
+            site: self.site.clone(),
+            disk: self.disk.clone(),
+            rng: self.rng.fork(),
+            over,
+            life: self.lives,
+        };
+        *locked(&self.fate) = Fate::Well;
+        let fate = Arc::clone(&self.fate);
+        drop(runtime::spawn_at(self.id, async move {
+            let (id, world, disk) = (birth.id, birth.site.world.clone(), birth.disk.clone());
+            let Err(reason) = birth.begin(Arc::clone(&fate)).await else { return };
+            if !disk.is_excuse() {
+                world.complain(Law::Recovery, format!("{id} does not start: {reason}"));
+            } else if disk.has_failed() {
+                *locked(&fate) = Fate::Stopped;
+            } else {
+                world.fault(&format!("{id} is ruined: {reason}"), 0);
+                *locked(&fate) = Fate::Ruined;
             }
-        }
+        }));
     }
 
-    async fn begin(&mut self) -> Result<Life, String> {
+    /// Power loss: nothing of this life runs on, or reaches disk, wire or judge.
+    pub(crate) fn crash(&mut self) {
+        let Some(over) = self.life.take() else { return };
+        over.store(true, Ordering::Relaxed);
+        let door = locked(&self.site.doors).remove(&self.id);
+        self.disk = self.disk.crash();
+        self.site.mesh.detach(self.id);
+        self.site.world.ended(self.id);
+        runtime::kill(self.id);
+        drop(door);
+    }
+}
+
+/// What a life begins with.
+struct Birth {
+    id: NodeId,
+    site: Site,
+    disk: SimDisk,
+    rng: Rng,
+    over: Arc<AtomicBool>,
+    life: u64,
+}
+
+impl Birth {
+    async fn begin(mut self, fate: Arc<Mutex<Fate>>) -> Result<(), String> {
         let Site { world, mesh, doors, faults, knobs, voters } = self.site.clone();
-        let (id, disk) = (self.id, self.disk.clone());
+        let (id, disk, over) = (self.id, self.disk.clone(), Arc::clone(&self.over));
         let byte = u8::try_from(id.0).map_err(|error| error.to_string())?;
         let directory = DirectoryId([byte; 16]);
         let identity =
@@ -111,10 +173,15 @@ impl SimNode {
         let snapshots = Snapshots::open(disk.clone()).await.map_err(|error| told(&error))?;
         let store = Blobs::open(disk).await.map_err(|error| told(&error))?;
 
-        let over = Arc::new(AtomicBool::new(false));
         let mailbox = Mailbox::default();
-        let tap =
-            Tap { world: world.clone(), id, over: Arc::clone(&over), mailbox: mailbox.clone() };
+        let tap = Tap {
+            world: world.clone(),
+            id,
+            over: Arc::clone(&over),
+            mailbox: mailbox.clone(),
+            disk: self.disk.clone(),
+            fate,
+        };
         let post = Post::new(mailbox.clone());
         let wire = mesh.wire(id);
         let members = voters.len();
@@ -128,19 +195,14 @@ impl SimNode {
         let blobs = BlobExchange::new(id, members, store, wire.clone());
         let groups = Groups::new(Layout::ONE, vec![raft]);
         post.open(groups.clone(), blobs.clone());
-        let guests = Arc::new(SimGuests::new(
-            world,
-            Arc::clone(&over),
-            blobs.clone(),
-            self.rng.next_u64(),
-            knobs.fault_ppm,
-        ));
-        let parts = Parts { mailbox, groups, blobs, wire, guests, wall: Arc::new(wall) };
+        let (seed, fault_ppm) = (self.rng.next_u64(), knobs.fault_ppm);
+        let guests = Arc::new(SimGuests::new(world, over, blobs.clone(), seed, fault_ppm));
+        let wall = Arc::new(move || runtime::wall(id));
+        let parts = Parts { mailbox, groups, blobs, wire, guests, wall };
         let handle = Crank::start(parts, |now| Kernel::new(config, Box::new(NativeSource), now));
-        mesh.attach(id, post).await;
-        self.lives += 1;
-        locked(&doors).insert(id, (self.lives, handle.clone()));
-        Ok(Life { handle, over })
+        mesh.attach(id, post);
+        locked(&doors).insert(id, (self.life, handle));
+        Ok(())
     }
 
     fn kernel_config(&mut self, voters: &BTreeSet<NodeId>) -> KernelConfig {
@@ -166,17 +228,6 @@ impl SimNode {
             lease_term: LEASE_TERM,
         }
     }
-
-    /// Power loss. What runs on of this life reaches neither disk nor wire nor judge.
-    pub(crate) fn crash(&mut self) {
-        let Some(life) = self.life.take() else { return };
-        life.over.store(true, Ordering::Relaxed);
-        locked(&self.site.doors).remove(&self.id);
-        self.disk = self.disk.crash();
-        self.site.mesh.detach(self.id);
-        self.site.world.ended(self.id);
-        drop(SimRuntime::spawn(async move { life.handle.stop().await }));
-    }
 }
 
 /// An error with its causes.
@@ -196,6 +247,8 @@ struct Tap {
     id: NodeId,
     over: Arc<AtomicBool>,
     mailbox: Mailbox,
+    disk: SimDisk,
+    fate: Arc<Mutex<Fate>>,
 }
 
 impl Tap {
@@ -221,7 +274,10 @@ impl Observer for Tap {
 
     fn leadership(&self, group: GroupId, leader: Option<NodeId>, term: Term) {
         if !self.is_over() {
-            self.world.leadership(self.id, leader, term);
+            // What a failing disk did not take may be seen here, and was told to nobody.
+            if !self.disk.has_failed() {
+                self.world.leadership(self.id, leader, term);
+            }
             self.mailbox.leadership(group, leader, term);
         }
     }
@@ -229,7 +285,12 @@ impl Observer for Tap {
     fn failed(&self, group: GroupId, reason: String) {
         if !self.is_over() {
             let what = format!("the log of {} has stopped: {reason}", self.id);
-            self.world.complain(Law::Stopped, what);
+            if self.disk.is_excuse() {
+                self.world.fault(&what, 0);
+            } else {
+                self.world.complain(Law::Stopped, what);
+            }
+            *locked(&self.fate) = Fate::Stopped;
             self.mailbox.failed(group, reason);
         }
     }

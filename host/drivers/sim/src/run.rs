@@ -3,11 +3,11 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Once};
+use std::sync::Once;
 use std::time::Duration;
 
+use crate::runtime::{STANDS_STILL, SimInstant, SimRuntime, elapsed, set_clock, spawn_at};
 use openraft_rt::{AsyncRuntime as _, Instant as _};
-use openraft_rt_sim::{SimInstant, SimRuntime};
 use quorate_types::rng::Rng;
 use quorate_types::{Digest, Door as _, NodeId};
 
@@ -15,10 +15,11 @@ use crate::chaos::Chaos;
 use crate::knobs::{Knobs, Plan};
 use crate::law::{Complaint, Law};
 use crate::node::{Doors, SimNode, Site};
+use crate::schedule;
 use crate::tally::Tally;
 use crate::wire::Mesh;
 use crate::workload::{self, Front};
-use crate::world::{World, elapsed};
+use crate::world::World;
 
 /// Once all is healed, every acknowledged task comes to its end within this span.
 const SETTLE_WITHIN: Duration = Duration::from_secs(30);
@@ -72,7 +73,9 @@ fn conduct<F: Future<Output = ()>>(
     COMMAND.set(Some(plan.command(seed)));
     let world = World::new(keep_lines, usize::try_from(plan.nodes).unwrap_or(1));
     let mut runtime = SimRuntime::with_seed(seed);
-    runtime.record_trace(keep_lines);
+    if keep_lines {
+        runtime.keep_steps();
+    }
     let (shared, played) = (world.clone(), play(world.clone()));
     let played = std::panic::catch_unwind(AssertUnwindSafe(|| {
         runtime.block_on(async move {
@@ -86,19 +89,19 @@ fn conduct<F: Future<Output = ()>>(
     let mut closed = world.close();
     // The runtime panics where virtual time stands still: a busy loop.
     let lasted = played.unwrap_or_else(|_panic| {
-        let lines = runtime.take_trace();
-        closed.lines.extend(lines.into_iter().rev().take(200).rev());
+        closed.lines.extend(runtime.take_steps());
         closed.complaints.extend(PANICS.take().into_iter().map(|what| {
-            let law = if what.contains("rt-sim:") { Law::Busy } else { Law::Panic };
+            let law = if what.contains(STANDS_STILL) { Law::Busy } else { Law::Panic };
             Complaint { at: Duration::ZERO, law, what }
         }));
         Duration::ZERO
     });
+    let hash = closed.hash ^ runtime.hash();
     drop(runtime);
     COMMAND.set(None);
     let outcome = Outcome {
         seed,
-        hash: closed.hash,
+        hash,
         events: closed.events,
         lasted,
         faults: closed.faults,
@@ -142,17 +145,19 @@ async fn play(seed: u64, plan: Plan, world: World) {
     };
     let mut nodes: Vec<SimNode> = Vec::new();
     for id in voters {
+        set_clock(id, knobs.clock(&mut rng));
         let mut node = SimNode::new(site.clone(), id, rng.fork());
-        node.boot().await;
+        node.boot();
         nodes.push(node);
     }
-    let mut chaos = Chaos::new(site, nodes, rng.fork());
+    let mut chaos = Chaos::new(site, nodes);
     let span = Duration::from_secs(plan.seconds);
+    let blows = schedule::draw(&plan, knobs.gap_ms, knobs.sync_us_max, &mut rng.fork());
     let front = Front::new(world.clone(), doors, SimInstant::now() + span);
     workload::begin(&front, &mut rng, knobs.rate);
-    chaos.play(span).await;
+    chaos.play(&blows, span).await;
     if !world.has_complaints() {
-        chaos.heal().await;
+        chaos.heal();
         settle(&world, &chaos).await;
     }
     chaos.end();
@@ -167,7 +172,7 @@ async fn settle(world: &World, chaos: &Chaos) {
     rest(world, chaos, end).await;
     read_blobs(world, chaos).await;
     rest(world, chaos, end).await;
-    for node in chaos.nodes() {
+    for node in chaos.nodes().iter().filter(|node| !node.is_ruined()) {
         match node.handle() {
             Some(handle) => world.judge_end(node.id, handle.views().system()),
             None => world.complain(Law::Liveness, format!("{} is down", node.id)),
@@ -182,9 +187,10 @@ async fn rest(world: &World, chaos: &Chaos, end: SimInstant) {
 }
 
 fn is_settled(world: &World, chaos: &Chaos) -> bool {
-    let mut views = chaos.nodes().iter().filter_map(|node| node.handle().map(|door| Arc::clone(door.views().system())));
-    let Some(first) = views.next() else { return false };
-    world.is_settled() && views.all(|view| view.index() == first.index())
+    let sound = chaos.nodes().iter().filter(|node| !node.is_ruined());
+    let indices = sound.map(|node| node.handle().map(|door| door.views().system().index()));
+    let indices: BTreeSet<_> = indices.collect();
+    world.is_settled() && indices.len() == 1 && !indices.contains(&None)
 }
 
 /// Every node gives what any node has acknowledged.
@@ -192,7 +198,8 @@ async fn read_blobs(world: &World, chaos: &Chaos) {
     for digest in world.know(|judges| judges.blobs.sample()) {
         for node in chaos.nodes() {
             let Some(handle) = node.handle() else { continue };
-            let got = handle.get_blob(digest).await.map(|content| Digest::of(&content));
+            let Ok(got) = spawn_at(node.id, handle.get_blob(digest)).await else { continue };
+            let got = got.map(|content| Digest::of(&content));
             world.ask(|judges| judges.blobs.read(node.id, digest, got));
         }
     }

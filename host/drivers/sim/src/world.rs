@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use openraft_rt::Instant as _;
-use openraft_rt_sim::{SimInstant, SimRuntime};
+use crate::runtime::{SimRuntime, elapsed};
 use quorate_ledger::Ledger;
 use quorate_storage::Log;
 use quorate_types::task::NAMESPACE_DEFAULT;
-use quorate_types::{Digest, EventKind, GroupId, Index, NodeId, Term, Time};
+use quorate_types::{Digest, EventKind, GroupId, Index, NodeId, Term};
 
 use crate::checkers::Judges;
 use crate::disk::SimDisk;
@@ -19,9 +17,6 @@ use crate::trace::Trace;
 
 /// A node's log, as the judges read it.
 pub(crate) type SimLog = Log<SimRuntime, SimDisk>;
-
-/// Virtual time begins here by the wall's clock: 2026-01-01 UTC.
-const ORIGIN: Time = Time(1_767_225_600_000_000);
 
 /// More complaints than these say nothing new.
 const COMPLAINTS_MAX: usize = 16;
@@ -43,16 +38,6 @@ pub(crate) struct World(Arc<Mutex<State>>);
 
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Virtual time since the run's start.
-pub(crate) fn elapsed() -> Duration {
-    SimInstant::now().elapsed_since_start()
-}
-
-/// Virtual time by the wall's clock.
-pub(crate) fn wall() -> Time {
-    ORIGIN + elapsed()
 }
 
 impl World {

@@ -16,6 +16,9 @@ pub struct LogCounts {
     pub syncs: u64,
     /// Bytes in those writes.
     pub bytes: u64,
+    /// Where the durable log ends: a number that never goes back over all the lives of a directory
+    /// (the segment's number times 2^32, and the place in it).
+    pub position: u64,
 }
 
 /// Where the writer counts.
@@ -26,9 +29,15 @@ pub(super) struct Counters {
     batch_operations_max: AtomicU64,
     syncs: AtomicU64,
     bytes: AtomicU64,
+    position: AtomicU64,
 }
 
 impl Counters {
+    /// The log is durable up to here.
+    pub(super) fn durable(&self, segment: u64, end: u32) {
+        self.position.store((segment << 32) | u64::from(end), Ordering::Relaxed);
+    }
+
     /// One more batch of so many operations is durable.
     pub(super) fn batch(&self, operations: usize) {
         let operations = u64::try_from(operations).unwrap_or(u64::MAX);
@@ -51,6 +60,7 @@ impl Counters {
             batch_operations_max: of(&self.batch_operations_max),
             syncs: of(&self.syncs),
             bytes: of(&self.bytes),
+            position: of(&self.position),
         }
     }
 }

@@ -74,6 +74,11 @@ impl<RT: AsyncRuntime, D: Disk> Pen<RT, D> {
         std::mem::take(&mut self.rolled)
     }
 
+    /// Up to where all is durable: the segment, and the place in it.
+    pub(super) fn durable(&self) -> (u64, u32) {
+        (self.segments.active().number, self.start)
+    }
+
     /// Puts one frame and says in which segment it lies. It is durable after the next `flush`.
     pub(super) async fn put(&mut self, head: Head, body: &[u8]) -> Result<u64, DiskError> {
         let end = wide(self.start) + self.buffer.len() + framed_bytes(body.len());

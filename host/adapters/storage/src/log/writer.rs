@@ -90,6 +90,8 @@ impl<RT: AsyncRuntime, D: Disk> Writer<RT, D> {
                     let failed = written.as_ref().err().map(Arc::clone);
                     let counters = &self.shared.counters;
                     counters.written(self.pen.syncs, self.pen.bytes);
+                    let (segment, end) = self.pen.durable();
+                    counters.durable(segment, end);
                     if failed.is_none() {
                         counters.batch(batch.len());
                     }

@@ -72,7 +72,7 @@ async fn another_key_at_a_members_address_is_not_taken_for_the_member() {
     let impostor = Node::start(options).unwrap();
     one.see(|peers| {
         let told = peers[&NodeId(2)].problem.as_deref().unwrap_or("");
-        told.contains(&peer_id_of(&key(9))) && told.contains("cluster file")
+        told.contains(&peer_id_of(&key(9))) && told.contains("list of members")
     })
     .await;
     assert!(one.transport.counts().wrong_identity > 0);

@@ -7,4 +7,5 @@ mod fixture;
 mod frames;
 mod identity;
 mod loss;
+mod members;
 mod proxy;

@@ -92,7 +92,12 @@ impl Inside {
             Request::Cluster => Ok(Reply::Cluster(vec![self.node()])),
             Request::Policies(_) => Ok(Reply::Policies(self.policies.values().cloned().collect())),
             Request::ApplyPolicy { slot, name, digest, .. } => self.apply(slot, name, digest),
-            Request::Take { .. } | Request::NodeStatus | Request::PreparePolicy { .. } => {
+            Request::Take { .. }
+            | Request::Kv(_)
+            | Request::KvRead(..)
+            | Request::KvKeep(_)
+            | Request::NodeStatus
+            | Request::PreparePolicy { .. } => {
                 Err(Refusal::Invalid("no door asks this here".to_owned()))
             }
         }

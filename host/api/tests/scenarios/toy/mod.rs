@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_types::door::{Borrowed, Pending, Source};
+use quorate_types::kv::{Changes, KvWatch};
 use quorate_types::view::{CallEvent, CallSpec};
 use quorate_types::{
     AgentId, Digest, Door, Event, GroupId, Index, Payload, PolicyEpoch, Refusal, Reply, Request,
@@ -156,6 +157,10 @@ impl Door for Toy {
         let lost = after.as_ref().is_some_and(|after| place(after).0.0 < inside.compacted);
         let after = place(&after.or(now).unwrap_or_default());
         Box::new(Feed { toy: self.clone(), after, lost })
+    }
+
+    fn kv_watch(&self, _watch: KvWatch) -> Box<dyn Source<Result<Changes, Refusal>>> {
+        unreachable!("no scenario watches keys here")
     }
 
     fn ready(&self) -> Result<(), String> {

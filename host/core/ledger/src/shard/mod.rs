@@ -28,6 +28,7 @@ use quorate_types::{
 
 use crate::bounds::Bounds;
 use crate::command::ShardCommand;
+use crate::kv::Kv;
 use crate::outcome::Outcome;
 use crate::record::Task;
 use crate::set_hash::{Mark, SetHash, canonical};
@@ -118,6 +119,7 @@ pub(crate) struct Shard {
     pub(crate) agents: OrdMap<AgentId, Adopted>,
     pub(crate) policies: OrdMap<String, AdoptedPolicy>,
     pub(crate) decided: OrdMap<PolicyEpoch, Decided>,
+    pub(crate) kv: Kv,
     /// Derived from `tasks`.
     pub(crate) places: Places,
     /// Derived from all records.
@@ -139,6 +141,7 @@ impl Shard {
             agents: OrdMap::new(),
             policies: OrdMap::new(),
             decided: OrdMap::new(),
+            kv: Kv::of(u16::try_from(group.0).unwrap_or(u16::MAX)),
             places: Places::default(),
             sum: SetHash::default(),
             bounds,
@@ -175,6 +178,8 @@ impl Shard {
             }
             ShardCommand::AdoptPolicy(adoption) => Ok(self.adopt_policy(at, adoption, events)),
             ShardCommand::Sweep => Ok(self.sweep(at, events)),
+            ShardCommand::Kv(requests) => Ok(self.kv.apply(at, requests)),
+            ShardCommand::KvExpire(leases) => Ok(self.kv.expire(at, &leases)),
         };
         step.unwrap_or_else(Outcome::Refused)
     }
@@ -252,6 +257,7 @@ impl Shard {
     pub(crate) fn sum(&self) -> SetHash {
         let mut sum = self.sum;
         sum.add(Mark::of("shard", &self.counters));
+        sum.join(self.kv.sum());
         sum
     }
 
@@ -259,6 +265,7 @@ impl Shard {
     pub(crate) fn recompute_sum(&self) -> SetHash {
         let mut sum = SetHash::default();
         sum.add(Mark::of("shard", &self.counters));
+        sum.join(self.kv.recompute_sum());
         self.tasks.values().for_each(|kept| sum.add(kept.task.mark()));
         self.agents.values().for_each(|adopted| sum.add(Mark::of("adopted-agent", adopted)));
         self.policies.values().for_each(|adopted| sum.add(Mark::of("adopted-policy", adopted)));

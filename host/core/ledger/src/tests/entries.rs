@@ -2,6 +2,7 @@
 //! not whole is refused by name.
 
 use quorate_types::door::AgentFilter;
+use quorate_types::kv::{Act, ClientId, Compare, Expect, KvRequest, LeaseId, Nonce, Op, Txn};
 use quorate_types::{
     AgentId, Faults, GroupId, Incarnation, Index, Layout, NodeId, PolicyEpoch, Submission, TaskId,
     Time, Token,
@@ -60,6 +61,24 @@ fn one_of_each() -> Vec<Command> {
             name: "round-robin".to_owned(),
         }),
         ShardCommand::Sweep,
+        ShardCommand::Kv(vec![KvRequest {
+            namespace: "default".to_owned(),
+            nonce: Some(Nonce { client: ClientId(7), seq: 2, below: 1 }),
+            acts: vec![
+                Act::Op(Op::Put {
+                    key: "app/a".to_owned(),
+                    value: "x".into(),
+                    lease: Some(LeaseId::new(0, 1)),
+                    expect: Some(Expect::Version(3)),
+                }),
+                Act::Txn(Txn {
+                    compare: vec![Compare { key: "app/a".to_owned(), is: Expect::Absent }],
+                    then: vec![Op::Get { key: "app/a".to_owned() }],
+                    otherwise: vec![Op::DeleteRange { prefix: "app/".to_owned() }],
+                }),
+            ],
+        }]),
+        ShardCommand::KvExpire(vec![LeaseId::new(0, 1)]),
     ];
     system.into_iter().map(Command::from).chain(shard.into_iter().map(Command::from)).collect()
 }

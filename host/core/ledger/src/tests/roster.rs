@@ -90,7 +90,8 @@ fn a_snapshot_carries_the_list() {
     assert!(before.is_ok_and(|ledger| !ledger.roster().begun()));
     world.apply(seed(&[1, 2, 3]));
     world.apply(SystemCommand::RemoveMember(NodeId(3)));
-    let after = Ledger::restore(Ledger::new(&Faults::none()), &world.ledger.snapshot()).expect("a snapshot");
+    let after = Ledger::restore(Ledger::new(&Faults::none()), &world.ledger.snapshot())
+        .expect("a snapshot");
     assert_eq!((after.roster(), after.digest()), (world.ledger.roster(), world.ledger.digest()));
     assert_eq!(after.roster().next_id(), NodeId(4));
 }

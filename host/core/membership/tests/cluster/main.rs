@@ -6,3 +6,4 @@ mod convergence;
 mod detection;
 mod harness;
 mod hostile;
+mod members;

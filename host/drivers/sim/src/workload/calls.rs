@@ -1,16 +1,14 @@
 //! Callers: each hears a reply or a typed refusal, within its deadline, once.
 
-use std::time::Duration;
-
+use crate::runtime::{SimInstant, SimRuntime};
 use bytes::{Bytes, BytesMut};
 use openraft_rt::{AsyncRuntime as _, Instant as _};
-use openraft_rt_sim::{SimInstant, SimRuntime};
 use quorate_types::rng::Rng;
 use quorate_types::task::NAMESPACE_DEFAULT;
 use quorate_types::view::{CallEvent, CallSpec};
 use quorate_types::{Door as _, Refusal, TraceId};
 
-use super::{Front, SLACK};
+use super::{Front, with_slack};
 use crate::checkers::{AGAIN, ONCE};
 use crate::guests::work_of;
 use crate::law::Law;
@@ -39,7 +37,7 @@ pub(super) async fn call(front: Front, mut rng: Rng, count: u64) {
         idempotent,
         trace: TraceId::default(),
     };
-    let due = SimInstant::now() + Duration::from_millis(deadline_ms) + SLACK;
+    let due = SimInstant::now() + with_slack(deadline_ms);
     let mut events = entrance.handle.call(spec);
     let mut reply = BytesMut::new();
     let end = loop {
@@ -52,7 +50,7 @@ pub(super) async fn call(front: Front, mut rng: Rng, count: u64) {
             Err(_elapsed) => break End::Late,
         }
     };
-    if front.is_open(&entrance) {
+    if front.is_open(&entrance) && !entrance.has_stood_still() {
         judge(&front, &body, end);
     }
 }

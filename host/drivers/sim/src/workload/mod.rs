@@ -9,9 +9,9 @@ mod workers;
 
 use std::time::Duration;
 
+use crate::runtime::{SimInstant, SimRuntime, freezes, spawn_at};
 use bytes::Bytes;
 use openraft_rt::{AsyncRuntime as _, Instant as _};
-use openraft_rt_sim::{SimInstant, SimRuntime};
 use quorate_types::rng::Rng;
 use quorate_types::{Digest, Door as _, NodeId, Refusal, Reply, Request};
 
@@ -21,8 +21,10 @@ use crate::world::{World, locked};
 
 /// An answer is due within this span.
 const WITHIN_MS: u64 = 2_000;
-/// A door may be so late: virtual time costs nothing, so only its own rounding counts.
+/// A door may be so late: virtual time costs nothing, so only its own rounding counts,
 const SLACK: Duration = Duration::from_millis(50);
+/// and how far its clock can be off its rate, one part in so many.
+const SLACK_PART: u32 = 32;
 /// A blob goes to one peer after the other, each with a span of its own.
 const BLOB_WITHIN: Duration = Duration::from_secs(30);
 /// Workers outside.
@@ -41,6 +43,14 @@ pub(crate) struct Entrance {
     node: NodeId,
     life: u64,
     handle: SimHandle,
+    freezes: (u64, bool),
+}
+
+impl Entrance {
+    /// Whether its node was held since it was found: then it is late for a reason.
+    fn has_stood_still(&self) -> bool {
+        self.freezes.1 || self.freezes != freezes(self.node)
+    }
 }
 
 impl Front {
@@ -62,7 +72,8 @@ impl Front {
         let count = u64::try_from(doors.len()).unwrap_or(0);
         let drawn = usize::try_from(rng.below(count.max(1))).unwrap_or(0);
         let (node, (life, handle)) = doors.iter().nth(drawn)?;
-        Some(Entrance { node: *node, life: *life, handle: handle.clone() })
+        let freezes = freezes(*node);
+        Some(Entrance { node: *node, life: *life, handle: handle.clone(), freezes })
     }
 
     fn is_open(&self, entrance: &Entrance) -> bool {
@@ -78,16 +89,18 @@ impl Front {
         request: Request,
         within_ms: u64,
     ) -> Option<Result<Reply, Refusal>> {
-        let within = Duration::from_millis(within_ms) + SLACK;
-        let answer = SimRuntime::timeout(within, entrance.handle.ask(request, within_ms)).await;
-        if !self.is_open(entrance) {
+        let within = with_slack(within_ms);
+        // As a task of the node, by its clock, and lost with it.
+        let asked = spawn_at(entrance.node, entrance.handle.ask(request, within_ms));
+        let answer = SimRuntime::timeout(within, asked).await;
+        if !self.is_open(entrance) || entrance.has_stood_still() {
             return None;
         }
         if answer.is_err() {
             let what = format!("{} did not answer `{what}` in {within:?}", entrance.node);
             self.world().complain(Law::Deadline, what);
         }
-        answer.ok()
+        answer.ok()?.ok()
     }
 
     /// Asks at any door.
@@ -104,11 +117,11 @@ impl Front {
     /// Stores content at any door; whether it was acknowledged.
     async fn put_blob(&self, rng: &mut Rng, content: &Bytes) -> bool {
         let Some(entrance) = self.any(rng) else { return false };
-        let put = entrance.handle.put_blob(content.clone());
+        let put = spawn_at(entrance.node, entrance.handle.put_blob(content.clone()));
         let answer = SimRuntime::timeout(BLOB_WITHIN, put).await;
         let digest = match answer {
-            Ok(Ok(digest)) if self.is_open(&entrance) => digest,
-            Ok(Ok(_) | Err(_)) | Err(_) => return false,
+            Ok(Ok(Ok(digest))) if self.is_open(&entrance) => digest,
+            Ok(Ok(Ok(_) | Err(_)) | Err(_)) | Err(_) => return false,
         };
         if digest != Digest::of(content) {
             let what = format!("{} stored {digest} for other content", entrance.node);
@@ -121,6 +134,12 @@ impl Front {
         self.world().count(|tally| tally.blobs += 1);
         true
     }
+}
+
+/// How long to wait for what is promised within so many milliseconds of the door's own clock.
+fn with_slack(within_ms: u64) -> Duration {
+    let within = Duration::from_millis(within_ms);
+    within + within / SLACK_PART + SLACK
 }
 
 /// Everybody begins; `rate` requests a second among owners and callers.

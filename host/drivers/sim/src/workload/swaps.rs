@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use crate::runtime::SimRuntime;
 use bytes::Bytes;
 use openraft_rt::AsyncRuntime as _;
-use openraft_rt_sim::SimRuntime;
 use quorate_types::rng::Rng;
 use quorate_types::{Digest, Reply, Request};
 

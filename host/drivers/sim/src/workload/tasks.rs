@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use crate::runtime::{SimRuntime, WORLD, wall};
 use bytes::Bytes;
 use openraft_rt::AsyncRuntime as _;
-use openraft_rt_sim::SimRuntime;
 use quorate_types::door::Consistency;
 use quorate_types::rng::Rng;
 use quorate_types::{
@@ -17,7 +17,6 @@ use super::{Front, WITHIN_MS};
 use crate::guests::{LARGE, result_of};
 use crate::law::Law;
 use crate::node::CAPABILITY;
-use crate::world::wall;
 
 /// A task is submitted at so many doors before its owner gives up.
 const TRIES: usize = 12;
@@ -64,7 +63,7 @@ async fn submit(front: Front, mut rng: Rng, capability: &str, input: Payload, co
         capabilities: vec![capability.to_owned()],
         input,
         priority: u8::try_from(rng.below(10)).unwrap_or(5),
-        deadline: rng.chance(50_000).then(|| wall() + in_a_while),
+        deadline: rng.chance(50_000).then(|| wall(WORLD) + in_a_while),
         retry: Retry { attempts_max, backoff_ms: 50, ..Retry::default() },
         idempotency_key: Some(key.clone()),
         ..TaskSpec::default()

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use crate::runtime::SimRuntime;
 use openraft_rt::AsyncRuntime as _;
-use openraft_rt_sim::SimRuntime;
 use quorate_types::rng::Rng;
 use quorate_types::task::NAMESPACE_DEFAULT;
 use quorate_types::view::{LeaseGrant, LeaseView};

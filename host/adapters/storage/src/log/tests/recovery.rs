@@ -282,3 +282,26 @@ fn a_crash_while_the_first_segment_is_made_leaves_a_log_that_opens() {
         }
     });
 }
+
+#[test]
+fn the_position_of_what_is_durable_never_goes_back() {
+    sim(async {
+        let mut disk = MemoryDisk::new();
+        let mut before = 0;
+        for life in 1..=8 {
+            let log = open(&disk).await;
+            assert!(log.counts().position >= before, "life {life} begins behind the last");
+            before = log.counts().position;
+            for _ in 0..100 {
+                vote(&log, A, "some words that fill a segment of 4 KiB in a while").await;
+                assert!(log.counts().position > before);
+                before = log.counts().position;
+            }
+            disk = if life % 2 == 0 { disk.crash() } else { disk.kill() };
+        }
+        // Rot in the last write looks torn; the position tells whoever remembers it.
+        let (segment, end) = (before >> 32, usize::try_from(before & 0xffff_ffff).expect("small"));
+        disk.tamper(&path_of(segment), |bytes| bytes[end - 8] ^= 1);
+        assert!(open(&disk).await.counts().position < before);
+    });
+}
