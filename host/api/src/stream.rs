@@ -299,18 +299,24 @@ impl Link {
         consistency: Consistency,
     ) -> Said {
         let request = Request::KvRead(reads, consistency);
-        Said::Found(id, match self.api.ask_door(request, bounded(within_ms)).await {
-            Ok(Reply::KvFound(found, stale)) => Ok((found, stale)),
-            other => Err(refusal_of(other)),
-        })
+        Said::Found(
+            id,
+            match self.api.ask_door(request, bounded(within_ms)).await {
+                Ok(Reply::KvFound(found, stale)) => Ok((found, stale)),
+                other => Err(refusal_of(other)),
+            },
+        )
     }
 
     async fn keep(self: Arc<Self>, (id, within_ms): (u64, u64), lease: LeaseId) -> Said {
         let request = Request::KvKeep(lease);
-        Said::Kept(id, match self.api.ask_door(request, bounded(within_ms)).await {
-            Ok(Reply::Renewed(term_ms)) => Ok(term_ms),
-            other => Err(refusal_of(other)),
-        })
+        Said::Kept(
+            id,
+            match self.api.ask_door(request, bounded(within_ms)).await {
+                Ok(Reply::Renewed(term_ms)) => Ok(term_ms),
+                other => Err(refusal_of(other)),
+            },
+        )
     }
 
     async fn submit(self: Arc<Self>, (id, within_ms): (u64, u64), specs: Vec<TaskSpec>) -> Said {
@@ -322,10 +328,13 @@ impl Link {
         };
         let submissions = specs.into_iter().map(submission).collect();
         let request = Request::Submit(submissions);
-        Said::Submitted(id, match self.api.ask_door(request, bounded(within_ms)).await {
-            Ok(Reply::Submitted(each)) => Ok(each),
-            other => Err(refusal_of(other)),
-        })
+        Said::Submitted(
+            id,
+            match self.api.ask_door(request, bounded(within_ms)).await {
+                Ok(Reply::Submitted(each)) => Ok(each),
+                other => Err(refusal_of(other)),
+            },
+        )
     }
 
     async fn watch(self: Arc<Self>, id: u64, watch: KvWatch) {
