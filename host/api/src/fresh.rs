@@ -29,6 +29,11 @@ impl Fresh {
         TraceId(self.origin.wrapping_add(step).max(1))
     }
 
+    /// Who this door is to the log, and the number of one more request.
+    pub(crate) fn numbered(&self) -> (u128, u64) {
+        (self.origin, self.next())
+    }
+
     /// What tells one submission without an idempotency key from another, however often the node
     /// below proposes it.
     pub(crate) fn nonce(&self) -> (u64, u64, u64) {

@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::failure::{Answer, Failure};
 use crate::guard::{HEALTH_PATH, READY_PATH, guard, is_trusted};
 use crate::state::Shared;
-use crate::{agents, blobs, calls, cluster, events, stream, tasks, watch};
+use crate::{agents, blobs, calls, cluster, events, kv, leases, locks, stream, tasks, watch};
 
 /// A row of `GET /v1`.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -89,6 +89,40 @@ pub(crate) const ROUTES: &[Route] = &[
         "apply {builtin} or {digest, name}, or a component as body: ?name= &force=",
     ),
     route("GET", "/v1/events", "SSE: all that happens; resume by Last-Event-ID or ?after="),
+    route("GET", "/v1/kv/{key}", "a key: ?namespace= &consistency="),
+    route(
+        "PUT",
+        "/v1/kv/{key}",
+        "put the body: ?namespace= &lease= and ?absent= &present= &version= &modified= as conditions",
+    ),
+    route("DELETE", "/v1/kv/{key}", "delete it: ?namespace= and conditions as PUT"),
+    route(
+        "GET",
+        "/v1/kv",
+        "keys: ?prefix= (its first segment whole, `app/`) &namespace= &limit= &cursor= &consistency=",
+    ),
+    route("DELETE", "/v1/kv", "delete keys: ?prefix= &namespace="),
+    route("POST", "/v1/kv:txn", "{compare, then, else}: one act, within one first segment"),
+    route("POST", "/v1/kv:batch", "{ops}: each by itself, with its own outcome"),
+    route(
+        "GET",
+        "/v1/kv:watch",
+        "SSE: ?key= or ?prefix= &namespace=; resume by Last-Event-ID or ?after=",
+    ),
+    route("POST", "/v1/leases", "{segment, ttl_ms}: what hangs on it ends with it: ?namespace="),
+    route("GET", "/v1/leases", "list: ?namespace= &limit="),
+    route("GET", "/v1/leases/{id}", "a lease"),
+    route("POST", "/v1/leases/{id}/keep", "a sign of life; answers the term that begins now"),
+    route("DELETE", "/v1/leases/{id}", "end it: ?namespace="),
+    route("GET", "/v1/locks", "list: ?namespace= &limit= &cursor="),
+    route("POST", "/v1/locks/{name}", "take it: {lease, wait_ms}; answers its fencing token"),
+    route("GET", "/v1/locks/{name}", "who holds it and who waits; SSE with ?watch=true"),
+    route("DELETE", "/v1/locks/{name}", "give it up, or wait no more: ?lease="),
+    route("GET", "/v1/elections", "list: ?namespace= &limit= &cursor="),
+    route("POST", "/v1/elections/{name}", "campaign: {lease, wait_ms, value}"),
+    route("PUT", "/v1/elections/{name}", "show another value: {lease, value}"),
+    route("GET", "/v1/elections/{name}", "who leads and who waits; SSE with ?watch=true"),
+    route("DELETE", "/v1/elections/{name}", "resign: ?lease="),
     route(
         "GET",
         "/v1/stream",
@@ -186,6 +220,24 @@ pub(crate) fn router(api: Shared) -> Router {
         .route("/v1/policies", get(cluster::policies))
         .route("/v1/policies/{slot}", post(cluster::apply))
         .route("/v1/events", get(events::events))
+        .route("/v1/kv", get(kv::range).delete(kv::delete_range))
+        .route("/v1/kv/{*key}", get(kv::one).put(kv::put).delete(kv::delete))
+        .route("/v1/kv:txn", post(kv::txn))
+        .route("/v1/kv:batch", post(kv::batch))
+        .route("/v1/kv:watch", get(kv::watch))
+        .route("/v1/leases", post(leases::grant).get(leases::list))
+        .route("/v1/leases/{id}", get(leases::one).delete(leases::revoke))
+        .route("/v1/leases/{id}/keep", post(leases::keep))
+        .route("/v1/locks", get(locks::list_locks))
+        .route(
+            "/v1/locks/{*name}",
+            get(locks::lock).post(locks::take_lock).delete(locks::leave_lock),
+        )
+        .route("/v1/elections", get(locks::list_elections))
+        .route(
+            "/v1/elections/{*name}",
+            get(locks::election).post(locks::campaign).put(locks::proclaim).delete(locks::resign),
+        )
         .route("/v1/stream", get(stream::stream))
         .route(HEALTH_PATH, get(healthz))
         .route(READY_PATH, get(readyz))

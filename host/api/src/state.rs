@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::failure::Failure;
 use crate::fresh::Fresh;
 use crate::meter::Meter;
+use crate::numbers::Numbers;
 use crate::options::ApiOptions;
 
 /// Where the caller names no deadline. Longer than a lost leader takes to be replaced.
@@ -29,6 +30,7 @@ pub(crate) struct Api {
     pub(crate) options: ApiOptions,
     pub(crate) meter: Meter,
     pub(crate) fresh: Fresh,
+    pub(crate) numbers: Numbers,
     streams: Arc<Semaphore>,
     links: Arc<Semaphore>,
     blob_units: Arc<Semaphore>,
@@ -91,6 +93,7 @@ impl Api {
             door,
             meter: Meter::default(),
             fresh,
+            numbers: Numbers::default(),
             streams: Arc::new(Semaphore::new(options.streams_max)),
             links: Arc::new(Semaphore::new(options.links_max)),
             blob_units: Arc::new(Semaphore::new(units)),

@@ -168,13 +168,14 @@ impl Link {
         tasks: &mut JoinSet<()>,
         watches: &mut Watches,
     ) -> Result<(), Ended> {
-        let mut groups: BTreeMap<GroupId, Together> = BTreeMap::new();
+        let mut groups: BTreeMap<Option<GroupId>, Together> = BTreeMap::new();
         while let Some(frame) = take_frame(buffer)? {
             let asked: Asked = read_frame(&frame)?;
             if let Asked::Kv { ask: (id, within_ms), request } = asked {
                 let Some(permit) = self.permit(&mut groups, tasks).await else { return Ok(()) };
-                match request.group() {
-                    Ok(group) => {
+                match request.check() {
+                    Ok(()) => {
+                        let group = request.group(self.api.door.layout());
                         let together = groups.entry(group).or_default();
                         together.ids.push(id);
                         together.requests.push(request);
@@ -198,7 +199,7 @@ impl Link {
     /// nobody would ever give it back.
     async fn permit(
         self: &Arc<Self>,
-        groups: &mut BTreeMap<GroupId, Together>,
+        groups: &mut BTreeMap<Option<GroupId>, Together>,
         tasks: &mut JoinSet<()>,
     ) -> Option<OwnedSemaphorePermit> {
         if let Ok(permit) = Arc::clone(&self.under_way).try_acquire_owned() {
@@ -210,7 +211,7 @@ impl Link {
 
     fn send_together(
         self: &Arc<Self>,
-        groups: &mut BTreeMap<GroupId, Together>,
+        groups: &mut BTreeMap<Option<GroupId>, Together>,
         tasks: &mut JoinSet<()>,
     ) {
         for (_group, together) in std::mem::take(groups) {
@@ -365,14 +366,13 @@ impl Link {
     /// Ends the leases that were bound to this stream.
     async fn revoke_bound(&self) {
         let bound = std::mem::take(&mut *self.bound());
-        let mut groups: BTreeMap<GroupId, Vec<KvRequest>> = BTreeMap::new();
+        let mut groups: BTreeMap<Option<GroupId>, Vec<KvRequest>> = BTreeMap::new();
         for (lease, namespace) in bound {
             let acts = vec![Act::Revoke(lease)];
             // A repeat finds nothing to revoke, so it needs no number.
             let request = KvRequest { namespace, nonce: None, acts };
-            if let Ok(group) = request.group() {
-                groups.entry(group).or_default().push(request);
-            }
+            let group = request.group(self.api.door.layout());
+            groups.entry(group).or_default().push(request);
         }
         for requests in groups.into_values() {
             let asked = self.api.ask_door(Request::Kv(requests), REVOKE_WITHIN_MS).await;

@@ -6,6 +6,8 @@ mod calls;
 mod client;
 mod guard;
 mod house;
+mod keys;
+mod native;
 mod policies;
 mod refusals;
 mod streams;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::LoadReading;
 use crate::id::{AgentId, Digest, Incarnation, Token, TraceId};
+use crate::kv::{KvRecord, LeaseId, LeaseInfo, Op, OpDone, RangePage, Revision, SeatInfo, Value};
 use crate::problem::Problem;
 use crate::task::{NAMESPACE_DEFAULT, Payload, TaskSpec};
 use crate::view::{
@@ -271,4 +272,111 @@ mod tests {
             assert_eq!(trace_of(nonsense), None, "{nonsense}");
         }
     }
+}
+
+/// A key: `GET /v1/kv/{key}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvGot {
+    /// The key.
+    #[serde(flatten)]
+    pub record: KvRecord,
+    /// Watch after this revision to miss nothing.
+    pub as_of: Revision,
+    /// Read without asking the leader.
+    pub stale: bool,
+}
+
+/// Keys: `GET /v1/kv?prefix=`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvPage {
+    /// The keys.
+    #[serde(flatten)]
+    pub page: RangePage,
+    /// Read without asking the leader.
+    pub stale: bool,
+}
+
+/// Acts on keys, each by itself: `POST /v1/kv:batch`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KvBatch {
+    /// At most `KV_ACTS_MAX`.
+    pub ops: Vec<Op>,
+}
+
+/// What came of one act of a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KvOutcome {
+    /// It was done.
+    Done(OpDone),
+    /// It was not.
+    Problem(Problem),
+}
+
+/// The answer to [`KvBatch`], in its order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvOutcomes {
+    /// One an act.
+    pub results: Vec<KvOutcome>,
+}
+
+/// The answer to `POST /v1/kv:txn`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TxnDone {
+    /// Whether all conditions held.
+    pub held: bool,
+    /// Of each act of the list that was done.
+    pub results: Vec<OpDone>,
+}
+
+/// A lease, please: `POST /v1/leases`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// The first segment of what shall hang on it.
+    pub segment: String,
+    /// It ends so long after its last sign of life, milliseconds.
+    pub ttl_ms: u64,
+}
+
+/// Leases of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KvLeases {
+    /// The leases.
+    pub leases: Vec<LeaseInfo>,
+}
+
+/// Take a lock, or campaign in an election: `POST /v1/locks/{name}`, `/v1/elections/{name}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Acquire {
+    /// By this lease.
+    pub lease: LeaseId,
+    /// How long to wait for it, milliseconds; then the place in the queue is given up.
+    #[serde(default)]
+    pub wait_ms: u64,
+    /// What to show while holding it.
+    #[serde(default)]
+    pub value: Value,
+}
+
+/// A leader shows another value: `PUT /v1/elections/{name}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proclaim {
+    /// By this lease.
+    pub lease: LeaseId,
+    /// What to show.
+    pub value: Value,
+}
+
+/// A lock or an election, and since when it was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeatGot {
+    /// The lock or the election.
+    #[serde(flatten)]
+    pub seat: SeatInfo,
+    /// Watch after this revision to miss nothing.
+    pub as_of: Revision,
 }

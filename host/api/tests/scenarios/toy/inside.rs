@@ -3,22 +3,22 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use quorate_ledger::{Command, Ledger, Outcome, ShardCommand};
 use quorate_types::door::{Consistency, TaskFilter};
 use quorate_types::view::{
     AgentView, CallSpec, Decision, GroupView, LeaseGrant, LeaseView, MemberView, NodeView,
     PolicyView, Submitted, TaskPage, TaskView, Why,
 };
 use quorate_types::{
-    AgentId, AgentSpec, CapabilitySet, Digest, Event, EventKind, GroupId, Incarnation, Index,
-    LoadReading, NodeId, Payload, PolicyEpoch, Refusal, Reply, Request, Revision, Submission,
-    TaskId, TaskSpec, TaskState, Term, Time, Token,
+    AgentId, AgentSpec, CapabilitySet, Digest, Event, EventKind, Faults, GroupId, Incarnation,
+    Index, LoadReading, NodeId, Payload, PolicyEpoch, Refusal, Reply, Request, Revision,
+    Submission, TaskId, TaskSpec, TaskState, Term, Time, Token,
 };
 
 /// What a lease lasts, milliseconds; nothing here lets one end.
 const TERM_MS: u64 = 5_000;
 
 /// What it remembers.
-#[derive(Default)]
 pub(crate) struct Inside {
     /// Every task.
     pub(crate) tasks: BTreeMap<TaskId, TaskView>,
@@ -40,9 +40,32 @@ pub(crate) struct Inside {
     pub(crate) not_ready: Option<String>,
     /// Every blob.
     pub(crate) blobs: BTreeMap<Digest, Bytes>,
+    /// Keys, leases, locks and elections.
+    pub(crate) ledger: Ledger,
     policies: BTreeMap<String, PolicyView>,
     keys: BTreeMap<(String, String), TaskId>,
     tokens: u64,
+}
+
+impl Default for Inside {
+    fn default() -> Self {
+        Self {
+            tasks: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            events: Vec::new(),
+            compacted: 0,
+            calls: Vec::new(),
+            calls_dropped: 0,
+            asked: Vec::new(),
+            refusals: VecDeque::new(),
+            not_ready: None,
+            blobs: BTreeMap::new(),
+            ledger: Ledger::new(&Faults::none()),
+            policies: BTreeMap::new(),
+            keys: BTreeMap::new(),
+            tokens: 0,
+        }
+    }
 }
 
 impl Inside {
@@ -92,14 +115,29 @@ impl Inside {
             Request::Cluster => Ok(Reply::Cluster(vec![self.node()])),
             Request::Policies(_) => Ok(Reply::Policies(self.policies.values().cloned().collect())),
             Request::ApplyPolicy { slot, name, digest, .. } => self.apply(slot, name, digest),
-            Request::Take { .. }
-            | Request::Kv(_)
-            | Request::KvRead(..)
-            | Request::KvKeep(_)
-            | Request::NodeStatus
-            | Request::PreparePolicy { .. } => {
+            Request::Kv(requests) => Ok(self.kv(ShardCommand::Kv(requests))),
+            Request::KvRead(reads, consistency) => {
+                let found = reads.iter().map(|read| self.ledger.kv_read(read)).collect();
+                Ok(Reply::KvFound(found, consistency == Consistency::Stale))
+            }
+            Request::KvKeep(lease) => self
+                .ledger
+                .kv_lease_ttl(lease)
+                .map(Reply::Renewed)
+                .ok_or_else(|| Refusal::NotFound(format!("lease {lease}"))),
+            Request::Take { .. } | Request::NodeStatus | Request::PreparePolicy { .. } => {
                 Err(Refusal::Invalid("no door asks this here".to_owned()))
             }
+        }
+    }
+
+    /// What an entry about keys comes to.
+    pub(crate) fn kv(&mut self, command: ShardCommand) -> Reply {
+        let entry = Command::from(command).encode(Time(1));
+        let index = Index(self.ledger.index().0 + 1);
+        match self.ledger.apply(index, &entry).expect("an entry of our own").outcome {
+            Outcome::Kv(answers) => Reply::Kv(answers),
+            _other => Reply::Done,
         }
     }
 

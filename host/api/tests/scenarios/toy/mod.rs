@@ -51,7 +51,7 @@ impl Toy {
         self.tell();
     }
 
-    fn tell(&self) {
+    pub(crate) fn tell(&self) {
         self.0.changed.send_modify(|count| *count += 1);
     }
 
@@ -159,8 +159,8 @@ impl Door for Toy {
         Box::new(Feed { toy: self.clone(), after, lost })
     }
 
-    fn kv_watch(&self, _watch: KvWatch) -> Box<dyn Source<Result<Changes, Refusal>>> {
-        unreachable!("no scenario watches keys here")
+    fn kv_watch(&self, watch: KvWatch) -> Box<dyn Source<Result<Changes, Refusal>>> {
+        Box::new(KvFeed { toy: self.clone(), watch })
     }
 
     fn ready(&self) -> Result<(), String> {
@@ -223,6 +223,37 @@ impl Feed {
 
 impl Source<Result<Event, Refusal>> for Feed {
     fn next(&mut self) -> Borrowed<'_, Option<Result<Event, Refusal>>> {
+        Box::pin(self.read())
+    }
+}
+
+struct KvFeed {
+    toy: Toy,
+    watch: KvWatch,
+}
+
+impl KvFeed {
+    async fn read(&mut self) -> Option<Result<Changes, Refusal>> {
+        let mut changed = self.toy.0.changed.subscribe();
+        loop {
+            let from_now_on = self.watch.after.is_none();
+            let found = self.toy.inside().ledger.kv_changes(&self.watch, 2);
+            match found {
+                Ok(changes) => {
+                    self.watch.after = Some(changes.seen);
+                    if from_now_on || !changes.changes.is_empty() {
+                        return Some(Ok(changes));
+                    }
+                }
+                Err(refusal) => return Some(Err(refusal)),
+            }
+            changed.changed().await.ok()?;
+        }
+    }
+}
+
+impl Source<Result<Changes, Refusal>> for KvFeed {
+    fn next(&mut self) -> Borrowed<'_, Option<Result<Changes, Refusal>>> {
         Box::pin(self.read())
     }
 }
