@@ -123,15 +123,12 @@ impl Kernel {
     }
 
     fn kv_requests_of(&self, id: u64) -> Option<Vec<KvRequest>> {
-        match &self.asks.table.get(&id)?.errand {
-            Errand::Door(request) => match request.as_ref() {
-                Request::Kv(requests) => Some(requests.clone()),
-                _other => unreachable!("ask {id} brought no request about keys"),
-            },
-            Errand::NodeUp { .. } | Errand::Barrier | Errand::Unused(_) => {
-                unreachable!("ask {id} brought no request about keys")
-            }
+        if let Errand::Door(request) = &self.asks.table.get(&id)?.errand
+            && let Request::Kv(requests) = request.as_ref()
+        {
+            return Some(requests.clone());
         }
+        unreachable!("ask {id} brought no request about keys")
     }
 
     /// Whether the ticket was one of an entry of requests, which is dealt with here.

@@ -14,8 +14,8 @@ use quorate_types::door::{Borrowed, Pending, Source};
 use quorate_types::kv::{Changes, KvWatch};
 use quorate_types::view::{CallEvent, CallSpec};
 use quorate_types::{
-    AgentId, Digest, Door, Event, GroupId, Index, Payload, PolicyEpoch, Refusal, Reply, Request,
-    Revision, TaskSpec,
+    AgentId, Digest, Door, Event, GroupId, Index, Layout, Payload, PolicyEpoch, Refusal, Reply,
+    Request, Revision, TaskSpec,
 };
 use tokio::sync::watch;
 
@@ -157,6 +157,10 @@ impl Door for Toy {
         let lost = after.as_ref().is_some_and(|after| place(after).0.0 < inside.compacted);
         let after = place(&after.or(now).unwrap_or_default());
         Box::new(Feed { toy: self.clone(), after, lost })
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::ONE
     }
 
     fn kv_watch(&self, watch: KvWatch) -> Box<dyn Source<Result<Changes, Refusal>>> {

@@ -73,6 +73,7 @@ fn judge(front: &Front, body: &Bytes, end: End) {
             | Refusal::NotFound(_)
             | Refusal::Conflict(_)
             | Refusal::TooLarge { .. }
+            | Refusal::Across(_)
             | Refusal::Compacted(_)),
         ) => front.world().complain(Law::Call, format!("call {name} is refused: {refusal}")),
         End::Silence => front.world().complain(Law::Call, format!("call {name} has no end")),
