@@ -70,9 +70,7 @@ fn of_client(error: &ClientError) -> (Exit, String) {
         ClientError::Refused(problem) => (of_kind(problem.kind), hint(problem.kind, &problem.next)),
         ClientError::Unreachable { .. }
         | ClientError::Broken { .. }
-        | ClientError::Timeout { .. } => {
-            (Exit::NoQuorum, START.to_owned())
-        }
+        | ClientError::Timeout { .. } => (Exit::NoQuorum, START.to_owned()),
         ClientError::Address(_) => (Exit::Usage, START.to_owned()),
         ClientError::Gap { .. } => {
             (Exit::NoQuorum, "read what you missed with --after REVISION".to_owned())
