@@ -7,6 +7,7 @@ use quorate_types::{AgentId, Digest, TaskId, TaskState};
 
 use crate::output::Format;
 
+use crate::key_args::{ElectArgs, KvVerb, LockArgs};
 /// Agents, tasks and calls on a cluster that survives its nodes.
 #[derive(Debug, Parser)]
 #[command(
@@ -64,6 +65,13 @@ pub(crate) enum Command {
     Call(CallArgs),
     /// Who works.
     #[command(subcommand)]
+    /// Keys: read them, put them, watch them.
+    #[command(subcommand)]
+    Kv(KvVerb),
+    /// Run a command while holding a lock.
+    Lock(LockArgs),
+    /// Lead while you live; see who leads.
+    Elect(ElectArgs),
     Agent(AgentVerb),
     /// What chooses who works.
     #[command(subcommand)]

@@ -12,6 +12,7 @@ mod context;
 mod demo;
 mod dev;
 mod exit;
+mod key_args;
 mod launch;
 pub mod local;
 mod node_run;

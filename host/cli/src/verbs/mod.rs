@@ -3,7 +3,10 @@
 mod agent;
 mod call;
 mod cluster;
+mod elect;
 mod events;
+mod kv;
+mod lock;
 mod policy;
 mod task;
 
@@ -55,6 +58,9 @@ impl Session<'_> {
             Command::Cluster(verb) => self.cluster(verb).await,
             Command::Member(verb) => self.member(verb).await,
             Command::Events(args) => self.events(args).await,
+            Command::Kv(verb) => self.kv(verb).await,
+            Command::Lock(args) => self.lock(args).await,
+            Command::Elect(args) => self.elect(args).await,
             Command::Node(_) | Command::Dev(_) | Command::Demo(_) | Command::Sim(_) => {
                 unreachable!("the program runs these itself")
             }

@@ -13,6 +13,7 @@ pub mod clocks;
 pub mod disk;
 pub mod door;
 pub mod faults;
+pub mod history;
 pub mod http;
 pub mod id;
 pub mod kv;
