@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use quorate_types::{AgentId, Digest, TaskId, TaskState};
 
 use crate::output::Format;
+use crate::verbs::storage::StorageVerb;
 
 use crate::key_args::{ElectArgs, KvVerb, LockArgs};
 /// Agents, tasks and calls on a cluster that survives its nodes.
@@ -94,6 +95,9 @@ pub(crate) enum Command {
     /// The same code under simulated time, disk and network.
     #[command(subcommand)]
     Sim(SimVerb),
+    /// A data directory whose node is stopped: what lies in it, and whether it is sound.
+    #[command(subcommand)]
+    Storage(StorageVerb),
 }
 
 /// What can be done with tasks.

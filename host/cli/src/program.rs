@@ -50,6 +50,7 @@ fn run(cli: Cli, launch: &Launch) -> anyhow::Result<()> {
         Command::Dev(args) => dev::run(args, launch, output),
         Command::Demo(args) => demo::run(args, launch, output),
         Command::Sim(verb) => sim::run(verb, launch, output),
+        Command::Storage(verb) => verbs::storage::run(verb, output),
         Command::Task(_)
         | Command::Call(_)
         | Command::Agent(_)

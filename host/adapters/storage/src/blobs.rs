@@ -81,6 +81,11 @@ impl<D: Disk> Blobs<D> {
         Ok(Self { disk, shared: Arc::default() })
     }
 
+    /// Blobs as they lie there; nothing is made or removed.
+    pub fn as_they_lie(disk: D) -> Self {
+        Self { disk, shared: Arc::default() }
+    }
+
     /// Keeps content under its digest, durable when this returns. What is there already and sound
     /// stays; what is there and damaged is replaced.
     pub async fn put(&self, digest: Digest, content: Bytes) -> Result<(), BlobError> {

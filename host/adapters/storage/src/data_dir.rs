@@ -132,9 +132,7 @@ impl DataDir {
                 return Err(DataDirError::BadId { what, id: id.clone() });
             }
         }
-        if let Some(file) = open_if_there(disk, FILE).await? {
-            let bytes = file.read_at(0, FILE_BYTES_MAX).await.map_err(failed("read", FILE))?;
-            let found = parse(&bytes)?;
+        if let Some(found) = Self::read(disk).await? {
             same(&found, &wanted)?;
             return Ok(Self { identity: found, created: false });
         }
@@ -147,6 +145,14 @@ impl DataDir {
         let text = write(&wanted);
         write_whole(disk, TEMPORARY, ("", FILE), [text.into()]).await?;
         Ok(Self { identity: wanted, created: true })
+    }
+
+    /// Whose directory this is, without making or changing anything; none where there is no
+    /// identity.
+    pub async fn read<D: Disk>(disk: &D) -> Result<Option<Identity>, DataDirError> {
+        let Some(file) = open_if_there(disk, FILE).await? else { return Ok(None) };
+        let bytes = file.read_at(0, FILE_BYTES_MAX).await.map_err(failed("read", FILE))?;
+        parse(&bytes).map(Some)
     }
 
     /// As it lies in the directory.

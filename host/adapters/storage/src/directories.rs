@@ -99,10 +99,12 @@ impl<D: Disk> Directories<D> {
         let Some(known) = self.of(node) else { return Verdict::Sound };
         if claim.directory != known.directory {
             Verdict::OtherDirectory
-        } else if claim.life == known.life {
-            if claim.boot == known.boot { Verdict::Sound } else { Verdict::Elsewhere }
+        } else if claim.boot == known.boot && claim.life == known.life {
+            Verdict::Sound
         } else if claim.life < known.life || claim.position < known.position {
             Verdict::Behind
+        } else if claim.life == known.life {
+            Verdict::Elsewhere
         } else {
             Verdict::Sound
         }

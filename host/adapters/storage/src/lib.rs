@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod beneath;
 mod blobs;
 mod data_dir;
 mod directories;
@@ -28,8 +29,9 @@ pub use directories::{Directories, DirectoriesError, Life, Verdict};
 pub use disk_error::DiskError;
 pub use life::{LifeError, begin_life, lives};
 pub use log::{
-    Log, LogCounts, LogError, LogOptions, OnDone, OpenError, Recovered, RecoveredGroup, SubmitError,
+    Anew, Log, LogCounts, LogError, LogOptions, LogSurvey, OnDone, OpenError, Recovered,
+    RecoveredGroup, Remains, RewriteError, Salvage, SegmentState, SegmentSurvey, SubmitError,
 };
 pub use memory_disk::{MemoryDisk, MemoryFile};
 pub use record::Record;
-pub use snapshots::{SnapshotError, SnapshotMeta, Snapshots};
+pub use snapshots::{SnapshotError, SnapshotFile, SnapshotMeta, Snapshots};

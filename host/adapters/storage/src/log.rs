@@ -22,8 +22,10 @@ mod pen;
 mod queue;
 mod recover;
 mod replay;
+mod salvage;
 mod segments;
 mod space;
+mod survey;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -45,8 +47,10 @@ pub use counters::LogCounts;
 pub use error::{LogError, OpenError, SubmitError};
 use pen::{Pen, body_bytes_max};
 use queue::{Act, Done, Shared};
+pub use salvage::{Anew, Remains, RewriteError, Salvage};
 use segments::Segments;
 use space::Space;
+pub use survey::{LogSurvey, SegmentState, SegmentSurvey};
 use tail::Tail;
 use writer::{Live, Writer};
 

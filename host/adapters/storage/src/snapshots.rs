@@ -53,6 +53,21 @@ pub struct SnapshotMeta {
     pub membership: Bytes,
 }
 
+/// A snapshot by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotFile {
+    /// Its path.
+    pub file: String,
+    /// Whose it is.
+    pub group: GroupId,
+    /// The last entry in it.
+    pub index: Index,
+    /// That entry's term.
+    pub term: Term,
+    /// Its length, bytes.
+    pub bytes: u64,
+}
+
 /// Why a snapshot cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
@@ -151,6 +166,40 @@ impl<D: Disk> Snapshots<D> {
         let Some(name) = self.names(group).await?.pop() else {
             return Ok(None);
         };
+        self.read(group, &name).await
+    }
+
+    /// Snapshots as they lie there, in order; nothing is made or removed.
+    pub fn as_they_lie(disk: D) -> Self {
+        Self { disk, writes: Arc::default() }
+    }
+
+    /// Every snapshot of every group, in order of their names.
+    pub async fn list(&self) -> Result<Vec<SnapshotFile>, SnapshotError> {
+        let mut files = Vec::new();
+        for name in self.disk.list(DIR).await.map_err(failed("list", DIR))? {
+            let Some((group, index, term)) = parse_name(&name) else { continue };
+            let path = format!("{DIR}/{name}");
+            let Some(file) = open_if_there(&self.disk, &path).await? else { continue };
+            let bytes = file.len().await.map_err(failed("read", &path))?;
+            files.push(SnapshotFile { file: path, group, index, term, bytes });
+        }
+        Ok(files)
+    }
+
+    /// One of these, verified.
+    pub async fn read_file(
+        &self,
+        file: &SnapshotFile,
+    ) -> Result<Option<(SnapshotMeta, Bytes)>, SnapshotError> {
+        self.read(file.group, &name_of(file.group, file.index, file.term)).await
+    }
+
+    async fn read(
+        &self,
+        group: GroupId,
+        name: &str,
+    ) -> Result<Option<(SnapshotMeta, Bytes)>, SnapshotError> {
         let path = format!("{DIR}/{name}");
         let Some(file) = open_if_there(&self.disk, &path).await? else {
             return Ok(None);
@@ -175,6 +224,13 @@ impl<D: Disk> Snapshots<D> {
 
 fn name_of(group: GroupId, index: Index, term: Term) -> String {
     format!("{group}-{:020}-{:020}.snap", index.0, term.0)
+}
+
+fn parse_name(name: &str) -> Option<(GroupId, Index, Term)> {
+    let mut parts = name.strip_suffix(".snap")?.split('-');
+    let group = parts.next()?.parse().ok()?;
+    let (index, term) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    parts.next().is_none().then_some((group, Index(index), Term(term)))
 }
 
 fn damaged(path: &str, offset: usize, reason: &'static str) -> SnapshotError {

@@ -8,6 +8,7 @@ mod events;
 mod kv;
 mod lock;
 mod policy;
+pub(crate) mod storage;
 mod task;
 
 use std::io::Read as _;
@@ -61,7 +62,11 @@ impl Session<'_> {
             Command::Kv(verb) => self.kv(verb).await,
             Command::Lock(args) => self.lock(args).await,
             Command::Elect(args) => self.elect(args).await,
-            Command::Node(_) | Command::Dev(_) | Command::Demo(_) | Command::Sim(_) => {
+            Command::Node(_)
+            | Command::Dev(_)
+            | Command::Demo(_)
+            | Command::Sim(_)
+            | Command::Storage(_) => {
                 unreachable!("the program runs these itself")
             }
         }

@@ -74,13 +74,21 @@ struct Shared {
     broken: Arc<Broken>,
 }
 
-/// The first failed sync.
-#[derive(Debug, Default)]
-struct Broken(OnceLock<String>);
+/// Why nothing is written.
+#[derive(Debug)]
+struct Broken {
+    /// The first failed sync.
+    sync: OnceLock<String>,
+    read_only: bool,
+}
 
 impl Broken {
     fn check(&self) -> io::Result<()> {
-        match self.0.get() {
+        if self.read_only {
+            let reason = "the data directory was opened for reading only";
+            return Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, reason));
+        }
+        match self.sync.get() {
             None => Ok(()),
             Some(first) => Err(io::Error::other(format!("an earlier sync failed: {first}"))),
         }
@@ -90,7 +98,7 @@ impl Broken {
     fn sync(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         self.check()?;
         sync().map_err(|error| {
-            let first = self.0.get_or_init(|| error.to_string());
+            let first = self.sync.get_or_init(|| error.to_string());
             io::Error::other(format!("a sync failed: {first}"))
         })
     }
@@ -110,33 +118,41 @@ impl std::fmt::Debug for FileDisk {
 impl FileDisk {
     /// Makes `root` if it is absent, locks it and starts the threads. Blocks for moments.
     pub fn open(root: &Path) -> Result<Self, FileDiskError> {
-        let failed = |act, path: &Path| {
-            let path = path.to_owned();
-            move |source| FileDiskError::Io { act, path, source }
-        };
         make_root(root).map_err(failed("create", root))?;
         let path = root.join(LOCK);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
-        let lock = options.open(&path).map_err(failed("open", &path))?;
+        Self::locked(root, options.open(&path).map_err(failed("open", &path))?, false)
+    }
+
+    /// Opens what is there and nobody else has open, to read it; no call on it changes anything.
+    pub fn open_to_read(root: &Path) -> Result<Self, FileDiskError> {
+        let path = root.join(LOCK);
+        Self::locked(root, File::open(&path).map_err(failed("open", &path))?, true)
+    }
+
+    fn locked(root: &Path, lock: File, read_only: bool) -> Result<Self, FileDiskError> {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(FileDiskError::InUse { root: root.to_owned() });
             }
-            Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
+            Err(TryLockError::Error(source)) => {
+                return Err(failed("lock", &root.join(LOCK))(source));
+            }
         }
         let lock = Arc::new(lock);
         let start = |name, count| {
             Threads::start(name, count, &lock).map_err(failed("start threads for", root))
         };
         let (threads, log) = (start("disk", THREADS)?, start("disk-log", 1)?);
-        Ok(Self(Arc::new(Shared { root: root.to_owned(), threads, log, broken: Arc::default() })))
+        let broken = Arc::new(Broken { sync: OnceLock::new(), read_only });
+        Ok(Self(Arc::new(Shared { root: root.to_owned(), threads, log, broken })))
     }
 
     /// Why nothing is written here any more, if that is so: a sync has failed.
     pub fn failure(&self) -> Option<String> {
-        let first = self.0.broken.0.get()?;
+        let first = self.0.broken.sync.get()?;
         Some(format!("a sync in `{}` failed: {first}", self.0.root.display()))
     }
 
@@ -166,7 +182,8 @@ impl Disk for FileDisk {
 
     async fn open(&self, path: &str, how: Open) -> io::Result<FileOnDisk> {
         let place = self.locate(path)?;
-        let file = self.run(move || open_file(&place, how)).await?;
+        let read_only = self.0.broken.read_only;
+        let file = self.run(move || open_file(&place, how, read_only)).await?;
         Ok(FileOnDisk { file: Arc::new(file), disk: self.clone() })
     }
 
@@ -177,7 +194,12 @@ impl Disk for FileDisk {
 
     async fn create_dir(&self, dir: &str) -> io::Result<()> {
         let place = self.locate(dir)?;
-        self.run(move || DirBuilder::new().recursive(true).mode(DIR_MODE).create(place)).await
+        let broken = Arc::clone(&self.0.broken);
+        self.run(move || {
+            broken.check()?;
+            DirBuilder::new().recursive(true).mode(DIR_MODE).create(place)
+        })
+        .await
     }
 
     async fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -209,6 +231,11 @@ impl Disk for FileDisk {
     }
 }
 
+fn failed(act: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileDiskError {
+    let path = path.to_owned();
+    move |source| FileDiskError::Io { act, path, source }
+}
+
 /// Makes the data directory and its name durable: one that vanished with the power would be taken
 /// for an emptied one, and its node refused.
 fn make_root(root: &Path) -> io::Result<()> {
@@ -226,8 +253,11 @@ fn make_root(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn open_file(place: &Path, how: Open) -> io::Result<File> {
+fn open_file(place: &Path, how: Open, read_only: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
+    if read_only {
+        return options.read(true).open(place);
+    }
     options.read(true).write(true).mode(FILE_MODE);
     match how {
         Open::Existing => {}

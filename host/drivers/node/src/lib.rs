@@ -8,6 +8,7 @@
 //! * `figures`: what `/metrics` says of its rooms.
 //! * `kept`: what lies in the data directory; `secrets`: keys and tokens.
 //! * [`node`]: start and stop.
+//! * [`storage`]: a data directory that no node has open, for people.
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +21,7 @@ mod kept;
 pub mod node;
 mod policies;
 mod secrets;
+pub mod storage;
 
 pub use admission::AdmissionError;
 pub use config::{ConfigError, NodeConfig};

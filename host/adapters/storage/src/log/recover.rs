@@ -38,7 +38,7 @@ pub(super) struct Found<F> {
 }
 
 /// One segment as read.
-struct Segment<F> {
+pub(super) struct Segment<F> {
     file: F,
     size: u32,
     /// Where the frames end.
@@ -50,13 +50,30 @@ struct Segment<F> {
 /// What the first frame of each written segment says, or why it says nothing.
 type Heads = BTreeMap<u64, Result<SegmentBody, OpenError>>;
 
-/// Reads the log and makes it ready to be gone on with.
-pub(super) async fn recover<D: Disk>(
+/// What lies on the disk, understood and not changed.
+pub(super) struct Understood<F> {
+    pub(super) live: Live,
+    pub(super) first: u64,
+    /// The last written segment, if anything was ever written.
+    last: Option<(u64, Segment<F>)>,
+    /// Segments that hold nothing that counts.
+    dead: Vec<u64>,
+    pub(super) sealed: bool,
+}
+
+impl<F> Understood<F> {
+    /// Bytes that an unfinished write left readable behind the end.
+    pub(super) fn torn_bytes(&self) -> u64 {
+        let torn = self.last.as_ref().map_or(0, |(_, segment)| segment.readable_to - segment.end);
+        u64::from(narrow(torn))
+    }
+}
+
+/// Reads the log; whatever stands against it going on is an error.
+pub(super) async fn understand<D: Disk>(
     disk: &D,
     options: &LogOptions,
-) -> Result<Found<D::File>, OpenError> {
-    disk.create_dir(DIR).await.map_err(failed("create", DIR))?;
-    disk.sync_dir("").await.map_err(failed("sync", "the data directory"))?;
+) -> Result<Understood<D::File>, OpenError> {
     let names = disk.list(DIR).await.map_err(failed("list", DIR))?;
     let files: BTreeSet<u64> = names.iter().filter_map(|name| number_of(name)).collect();
     let heads = read_heads(disk, options, &files).await?;
@@ -68,8 +85,19 @@ pub(super) async fn recover<D: Disk>(
     let first = told.max(replay.released() + 1);
     let sealed = replay.sealed();
     let live = replay.finish()?;
-    let dead = written.range(..first);
-    let free = clear_away(disk, options, dead, &names).await?;
+    let dead = written.range(..first).copied().collect();
+    Ok(Understood { live, first, last, dead, sealed })
+}
+
+/// Reads the log and makes it ready to be gone on with.
+pub(super) async fn recover<D: Disk>(
+    disk: &D,
+    options: &LogOptions,
+) -> Result<Found<D::File>, OpenError> {
+    disk.create_dir(DIR).await.map_err(failed("create", DIR))?;
+    disk.sync_dir("").await.map_err(failed("sync", "the data directory"))?;
+    let Understood { live, first, last, dead, sealed } = understand(disk, options).await?;
+    let free = clear_away(disk, options, &dead).await?;
     let Some((number, segment)) = last else {
         return Ok(Found { live, first: 1, active: None, free, torn_bytes: 0, sealed });
     };
@@ -251,16 +279,16 @@ async fn make_sure<F: DiskFile>(segment: &Segment<F>, number: u64) -> Result<u64
 async fn clear_away<D: Disk>(
     disk: &D,
     options: &LogOptions,
-    dead: impl Iterator<Item = &u64>,
-    names: &[String],
+    dead: &[u64],
 ) -> Result<Vec<String>, DiskError> {
+    let names = disk.list(DIR).await.map_err(failed("list", DIR))?;
     let mut gone = Vec::new();
     if names.iter().any(|name| NEW.ends_with(name.as_str())) {
         gone.push(NEW.to_owned());
     }
     let mut free = Vec::new();
     let spare = names.iter().any(|name| SPARE.ends_with(name.as_str())).then(|| SPARE.to_owned());
-    for path in dead.map(|number| path_of(*number)).chain(spare) {
+    for path in dead.iter().map(|number| path_of(*number)).chain(spare) {
         if is_usable(disk, &path, options.segment_bytes).await? {
             free.push(path);
         } else {

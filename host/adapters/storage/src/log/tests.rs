@@ -7,6 +7,7 @@ mod misplaced;
 mod model;
 mod recovery;
 mod recycling;
+mod repair;
 mod serving;
 
 use openraft_rt::Oneshot;

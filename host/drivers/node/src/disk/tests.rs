@@ -128,6 +128,40 @@ async fn what_the_owner_has_is_the_owners() {
     assert_eq!((mode(&root), mode(&root.join("a"))), (0o700, 0o600));
 }
 
+#[tokio::test]
+async fn a_directory_opened_to_read_is_not_changed() {
+    let (dir, disk) = fresh();
+    let root = dir.path().join("data");
+    let file = disk.open("a", Open::New).await.expect("new");
+    file.write_and_sync(0, Bytes::from_static(b"kept")).await.expect("durable");
+    assert!(matches!(FileDisk::open_to_read(&root), Err(FileDiskError::InUse { .. })));
+    drop((file, disk));
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let disk = loop {
+        match FileDisk::open_to_read(&root) {
+            Ok(disk) => break disk,
+            Err(error) => assert!(std::time::Instant::now() < deadline, "still locked: {error}"),
+        }
+        tokio::task::yield_now().await;
+    };
+    let file = disk.open("a", Open::Any).await.expect("there");
+    assert_eq!(file.read_at(0, 10).await.expect("read")[..], b"kept"[..]);
+    for refused in [
+        file.write_at(0, Bytes::from_static(b"x")).await,
+        file.set_len(0).await,
+        file.sync().await,
+        disk.create_dir("new").await,
+        disk.remove("a").await,
+        disk.sync_dir("").await,
+    ] {
+        let kind = refused.expect_err("to read only").kind();
+        assert_eq!(kind, io::ErrorKind::ReadOnlyFilesystem);
+    }
+    assert!(disk.open("b", Open::New).await.is_err());
+    assert!(FileDisk::open_to_read(&dir.path().join("nowhere")).is_err());
+    assert!(!dir.path().join("nowhere").exists());
+}
+
 type FileLog = Log<TokioRuntime, FileDisk>;
 
 fn options() -> LogOptions {

@@ -1,0 +1,47 @@
+//! What this room has put into the log, for whoever looks at a directory that no
+//! node has open: records become words without openraft's types.
+
+use bytes::Bytes;
+use openraft::EntryPayload;
+use quorate_types::{Index, NodeId, Term};
+
+use crate::record;
+use crate::types::index_of;
+
+/// An entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogEntry {
+    /// A command, as the ledger encoded it.
+    Command(Bytes),
+    /// What a new leader begins its term with.
+    Blank,
+    /// A voter set; two while it changes.
+    Voters(Vec<Vec<NodeId>>),
+}
+
+/// A record's payload.
+pub fn log_entry(payload: Bytes) -> Result<LogEntry, String> {
+    let payload = record::decode_payload(payload).map_err(|error| error.to_string())?;
+    Ok(match payload {
+        EntryPayload::Blank => LogEntry::Blank,
+        EntryPayload::Normal(framed) => LogEntry::Command(framed.0.slice(record::HEAD_BYTES..)),
+        EntryPayload::Membership(membership) => {
+            let set = |voters: &std::collections::BTreeSet<u64>| {
+                voters.iter().copied().map(NodeId).collect()
+            };
+            LogEntry::Voters(membership.get_joint_config().iter().map(set).collect())
+        }
+    })
+}
+
+/// A group's vote: the term, for whom, and whether that one is known to lead.
+pub fn log_vote(record: &[u8]) -> Result<(Term, NodeId, bool), String> {
+    let vote = record::decode_vote(record).map_err(|error| error.to_string())?;
+    Ok((Term(vote.leader_id.term), NodeId(vote.leader_id.voted_for), vote.committed))
+}
+
+/// A group's committed mark: the last entry known to be committed.
+pub fn log_committed(record: &[u8]) -> Result<Index, String> {
+    let committed = record::decode_committed(record).map_err(|error| error.to_string())?;
+    Ok(index_of(committed.index))
+}
