@@ -6,7 +6,7 @@ use openraft::EntryPayload;
 use quorate_types::{Index, NodeId, Term};
 
 use crate::record;
-use crate::types::index_of;
+use crate::types::{Vote, index_of};
 
 /// An entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,4 +44,9 @@ pub fn log_vote(record: &[u8]) -> Result<(Term, NodeId, bool), String> {
 pub fn log_committed(record: &[u8]) -> Result<Index, String> {
     let committed = record::decode_committed(record).map_err(|error| error.to_string())?;
     Ok(index_of(committed.index))
+}
+
+/// A vote of this node for itself that has won nothing: it grants none in this term any more.
+pub fn vote_for_itself(term: Term, node: NodeId) -> Bytes {
+    record::encode_vote(&Vote::new(term.0, node.0))
 }

@@ -234,6 +234,11 @@ impl<RT: AsyncRuntime, D: Disk> Log<RT, D> {
         self.submit(group, Act::Purge(index, term), Box::new(done))
     }
 
+    /// Every group that has left something in the log.
+    pub fn groups(&self) -> Vec<GroupId> {
+        self.0.shared.lock().view.keys().copied().collect()
+    }
+
     /// The entries in `range` that exist, in order, as submitted.
     pub fn read(&self, group: GroupId, range: Range<Index>) -> Vec<Record> {
         self.look(group, |tail| tail.read(&range)).unwrap_or_default()

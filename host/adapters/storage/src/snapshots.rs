@@ -174,6 +174,23 @@ impl<D: Disk> Snapshots<D> {
         Self { disk, writes: Arc::default() }
     }
 
+    /// Removes the group's snapshots that cannot be read, for one that takes their place.
+    pub async fn discard_damaged(&self, group: GroupId) -> Result<(), SnapshotError> {
+        for name in self.names(group).await? {
+            match self.read(group, &name).await {
+                Ok(_sound) => {}
+                Err(SnapshotError::Damaged { file, .. }) => {
+                    self.disk.remove(&file).await.map_err(failed("remove", &file))?;
+                    self.disk.sync_dir(DIR).await.map_err(failed("sync", DIR))?;
+                }
+                Err(error @ (SnapshotError::Disk(_) | SnapshotError::Format { .. })) => {
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Every snapshot of every group, in order of their names.
     pub async fn list(&self) -> Result<Vec<SnapshotFile>, SnapshotError> {
         let mut files = Vec::new();

@@ -5,11 +5,13 @@ use openraft_rt_tokio::TokioRuntime;
 use quorate_storage::{
     Blobs, DataDir, Directories, DirectoryId, Identity, Log, LogOptions, Snapshots, begin_life,
 };
-use quorate_types::Faults;
+use quorate_transport::TransportOptions;
+use quorate_types::{Faults, NodeId};
 
 use crate::config::NodeConfig;
 use crate::disk::FileDisk;
-use crate::node::StartError;
+use crate::node::{StartError, transport_options};
+use crate::repair;
 use crate::secrets::entropy;
 
 /// The rooms of a data directory.
@@ -39,13 +41,15 @@ impl Kept {
             peer: quorate_transport::peer_id_of(key),
             directory: DirectoryId(entropy()),
         };
-        Self::open_as(config, identity, faults)
+        let transport = transport_options(config, *key);
+        Self::open_as(config, transport, identity, faults)
             .await
             .map_err(|source| StartError::DataDir { dir: config.node.data_dir.clone(), source })
     }
 
     async fn open_as(
         config: &NodeConfig,
+        transport: TransportOptions,
         identity: Identity,
         faults: &Faults,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
@@ -54,7 +58,18 @@ impl Kept {
         let directory = data_dir.identity().directory;
         let directories = Directories::open(disk.clone()).await?;
         let life = begin_life(&disk).await?;
-        let (log, recovered) = Log::open(disk.clone(), LogOptions::new(directory), faults).await?;
+        let options = LogOptions::new(directory);
+        let snapshots = Snapshots::open(disk.clone()).await?;
+        let (log, recovered) = match Log::open(disk.clone(), options.clone(), faults).await {
+            Ok(opened) => opened,
+            Err(damage) => {
+                let voters = config.members.iter().map(|member| NodeId(member.id)).collect();
+                let (options, snapshots) = (options.clone(), snapshots.clone());
+                let (own, again) = (disk.clone(), options.clone());
+                repair::run(transport, &voters, own, options, snapshots, damage).await?;
+                Log::open(disk.clone(), again, faults).await?
+            }
+        };
         tracing::info!(
             %directory,
             life,
@@ -63,7 +78,6 @@ impl Kept {
             torn_bytes = recovered.torn_bytes,
             "data directory opened"
         );
-        let snapshots = Snapshots::open(disk.clone()).await?;
         let blobs = Blobs::open(disk.clone()).await?;
         Ok(Self { directory, life, disk, directories, log, snapshots, blobs })
     }

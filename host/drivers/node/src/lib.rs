@@ -7,6 +7,7 @@
 //! * `agents`, `policies`: components as the crank's guests.
 //! * `figures`: what `/metrics` says of its rooms.
 //! * `kept`: what lies in the data directory; `secrets`: keys and tokens.
+//! * `repair`: a damaged log fetched anew from the others.
 //! * [`node`]: start and stop.
 //! * [`storage`]: a data directory that no node has open, for people.
 
@@ -20,6 +21,7 @@ mod figures;
 mod kept;
 pub mod node;
 mod policies;
+mod repair;
 mod secrets;
 pub mod storage;
 

@@ -23,6 +23,7 @@ use crate::disk::FileDisk;
 use crate::figures::Rooms;
 use crate::kept::Kept;
 use crate::policies::Policies;
+use crate::repair::{Counter, Pharmacy};
 use crate::secrets::{entropy, read_key};
 
 /// The policy that answers before any is activated; compiled at start.
@@ -130,7 +131,9 @@ impl Node {
             position: Box::new(move || ends.counts().position),
         };
         let desk = Desk::new(presence, directories);
-        let porch = Porch { desk: desk.clone(), inside: post.clone() };
+        let pharmacy = Pharmacy::new(log.clone(), snapshots.clone());
+        let inside = Counter { pharmacy: pharmacy.clone(), inside: post.clone() };
+        let porch = Porch { desk: desk.clone(), inside };
         let transport = Transport::start(transport_options(config, key), porch)
             .map_err(StartError::Transport)?;
         desk.open(transport.clone());
@@ -157,6 +160,9 @@ impl Node {
         let groups = Groups::new(layout, rafts);
         let blobs = BlobExchange::new(config.id(), config.members.len(), blobs, transport.clone());
         post.open(groups.clone(), blobs.clone());
+        let asked = groups.clone();
+        let voters = move |group| asked.get(group).map(|raft| raft.status().voters);
+        pharmacy.open(transport.clone(), move |group| voters(group).unwrap_or_default());
         let (policies, agents) = (components.policies.clone(), Arc::clone(&components.host));
         let parts = Parts {
             mailbox,
@@ -240,7 +246,7 @@ fn wall_clock() -> Time {
     Time(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
-fn transport_options(config: &NodeConfig, key: [u8; 32]) -> TransportOptions {
+pub(crate) fn transport_options(config: &NodeConfig, key: [u8; 32]) -> TransportOptions {
     let peers = config
         .members
         .iter()

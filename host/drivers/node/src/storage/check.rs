@@ -6,9 +6,9 @@ use quorate_ledger::Ledger;
 use quorate_raft::{LogEntry, log_committed, log_entry, log_vote};
 use quorate_storage::{
     BlobError, Blobs, DataDir, Directories, Identity, LogOptions, LogSurvey, RecoveredGroup,
-    Snapshots, lives,
+    SnapshotFile, Snapshots, lives,
 };
-use quorate_types::{Digest, Faults, GroupId, Index};
+use quorate_types::{Digest, Faults, GroupId, Index, Layout};
 use serde::Serialize;
 
 use super::{InspectError, read_error};
@@ -54,8 +54,10 @@ pub async fn verify(root: &Path) -> Result<Vec<Check>, InspectError> {
     checks.push(Check::of("directories", others.map(|_sound| "of peers".to_owned())));
     let log = LogSurvey::take(&disk, &LogOptions::new(*directory)).await.map_err(read_error)?;
     checks.push(check_log(&log));
-    let ledgers = check_snapshots(&disk, &mut checks).await?;
-    check_groups(&log, ledgers, &mut checks);
+    let files = Snapshots::as_they_lie(disk.clone()).list().await.map_err(read_error)?;
+    let layout = layout_of(&log, &files);
+    let ledgers = check_snapshots(&disk, &files, layout, &mut checks).await?;
+    check_groups(&log, layout, ledgers, &mut checks);
     checks.push(check_blobs(&disk).await?);
     Ok(checks)
 }
@@ -72,16 +74,28 @@ fn check_log(log: &LogSurvey) -> Check {
     Check::of("log", log.recovered.as_ref().map(found))
 }
 
+/// How the groups share the work, by those that have left something: every group of a cluster
+/// begins with it, and shards are numbered from 1.
+fn layout_of(log: &LogSurvey, snapshots: &[SnapshotFile]) -> Layout {
+    let written = log.segments.iter().flat_map(|segment| segment.entries.keys());
+    let found = log.recovered.iter().flat_map(|found| found.groups.keys());
+    let groups = written.chain(found).copied().chain(snapshots.iter().map(|file| file.group));
+    let shards = groups.max().and_then(|last| u16::try_from(last.0).ok());
+    shards.and_then(Layout::new).unwrap_or(Layout::ONE)
+}
+
 /// Checks every snapshot; the newest sound ledger of each group.
 async fn check_snapshots(
     disk: &FileDisk,
+    files: &[SnapshotFile],
+    layout: Layout,
     checks: &mut Vec<Check>,
 ) -> Result<Vec<(GroupId, Index, Ledger)>, InspectError> {
     let snapshots = Snapshots::as_they_lie(disk.clone());
     let mut ledgers = Vec::new();
-    for file in snapshots.list().await.map_err(read_error)? {
+    for file in files {
         let what = format!("snapshot {} at {}", file.group, file.index);
-        let body = match snapshots.read_file(&file).await {
+        let body = match snapshots.read_file(file).await {
             Ok(Some((_meta, body))) => body,
             // Removed in this moment; but nobody is there to do so.
             Ok(None) => continue,
@@ -91,7 +105,8 @@ async fn check_snapshots(
             }
         };
         // Refuses a body without the digest that it states.
-        let ledger = Ledger::restore(&body, &Faults::none());
+        let empty = Ledger::of(layout, file.group, &Faults::none());
+        let ledger = Ledger::restore(empty, &body);
         checks.push(Check::of(what, ledger.as_ref().map(|ledger| digest_of(ledger))));
         if let Ok(ledger) = ledger {
             ledgers.push((file.group, file.index, ledger));
@@ -104,13 +119,20 @@ fn digest_of(ledger: &Ledger) -> String {
     format!("state digest {}", ledger.digest())
 }
 
-fn check_groups(log: &LogSurvey, ledgers: Vec<(GroupId, Index, Ledger)>, checks: &mut Vec<Check>) {
+fn check_groups(
+    log: &LogSurvey,
+    layout: Layout,
+    ledgers: Vec<(GroupId, Index, Ledger)>,
+    checks: &mut Vec<Check>,
+) {
     let Ok(recovered) = &log.recovered else { return };
     for (group, found) in &recovered.groups {
         let newest = ledgers.iter().filter(|(of, ..)| of == group).max_by_key(|(_, at, _)| *at);
         let begin = match newest {
             Some((_, at, ledger)) => Some((*at, ledger.clone())),
-            None if found.purged.is_none() => Some((Index(0), Ledger::new(&Faults::none()))),
+            None if found.purged.is_none() => {
+                Some((Index(0), Ledger::of(layout, *group, &Faults::none())))
+            }
             None => None,
         };
         let what = format!("group {group}");
