@@ -40,6 +40,9 @@ const ANSWERS_MAX: usize = 256;
 const READ_BYTES: usize = 256 << 10;
 /// Written at once, bytes, beyond the last answer.
 const WRITE_BYTES: usize = 256 << 10;
+/// Acts that go to the door together, bytes, where they came in more than one frame: half of what
+/// a command may have, so that none is refused for what others brought.
+const TOGETHER_BYTES: usize = 1 << 20;
 /// Watches of one stream.
 const WATCHES_MAX: usize = 1024;
 /// Leases bound to one stream.
@@ -155,6 +158,7 @@ struct Together {
     ids: Vec<u64>,
     requests: Vec<KvRequest>,
     within_ms: u64,
+    bytes: usize,
     permits: Option<OwnedSemaphorePermit>,
 }
 
@@ -176,7 +180,12 @@ impl Link {
                 match request.check() {
                     Ok(()) => {
                         let group = request.group(self.api.door.layout());
+                        let held = groups.get(&group).map_or(0, |together| together.bytes);
+                        if held > 0 && held + frame.len() > TOGETHER_BYTES {
+                            self.send_together(&mut groups, tasks);
+                        }
                         let together = groups.entry(group).or_default();
+                        together.bytes += frame.len();
                         together.ids.push(id);
                         together.requests.push(request);
                         together.within_ms = together.within_ms.max(bounded(within_ms));
@@ -220,7 +229,7 @@ impl Link {
     }
 
     async fn ask_together(self: Arc<Self>, together: Together) {
-        let Together { ids, requests, within_ms, permits } = together;
+        let Together { ids, requests, within_ms, permits, .. } = together;
         let result = self.api.ask_door(Request::Kv(requests), within_ms).await;
         let mut out = BytesMut::new();
         match result {

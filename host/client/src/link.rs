@@ -102,6 +102,11 @@ impl Link {
         self.0.commands.send(Command::Tell(asked)).await.ok();
     }
 
+    /// The same, where nobody can wait; it is lost where the queue is full.
+    fn tell_now(&self, asked: Asked) {
+        self.0.commands.try_send(Command::Tell(asked)).ok();
+    }
+
     fn silent(&self) -> ClientError {
         ClientError::Timeout { url: self.0.url.clone(), after: self.0.timeout }
     }

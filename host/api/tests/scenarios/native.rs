@@ -6,7 +6,8 @@ use quorate_api::ApiOptions;
 use quorate_client::{Client, ClientError, ClientOptions, Link};
 use quorate_types::door::Consistency;
 use quorate_types::kv::{
-    Act, Compare, Done, Expect, KvWatch, Op, OpDone, Revision, SeatKind, Subject, Txn, What,
+    Act, Compare, Done, Expect, KvWatch, Op, OpDone, Revision, SeatAct, SeatKind, SeatStand,
+    Subject, Txn, What,
 };
 use quorate_types::problem::ProblemKind;
 use quorate_types::{Refusal, Request};
@@ -103,8 +104,11 @@ async fn a_link_goes_on_at_another_node_and_does_nothing_twice() {
 async fn a_bound_lease_ends_with_its_stream_and_the_lock_goes_on() {
     let house = House::open().await;
     let (one, two) = (link(&house).await, link(&house).await);
-    let held = one.lock(SPACE, "app/lock", TTL).await.expect("free");
-    let first = held.token();
+    let lease = one.grant(SPACE, "app/lock", TTL).await.expect("granted").lease;
+    one.bind(SPACE, lease).await;
+    let acquire = SeatAct::Acquire { value: "".into() };
+    let held = one.on_seat(SPACE, SeatKind::Lock, "app/lock", lease, acquire).await;
+    let Ok(SeatStand::Holds { token: first, .. }) = held else { panic!("{held:?}") };
     let waiting = tokio::spawn(async move {
         let held = two.lock(SPACE, "app/lock", TTL).await.expect("handed over");
         (held.token(), two)
@@ -114,11 +118,25 @@ async fn a_bound_lease_ends_with_its_stream_and_the_lock_goes_on() {
     };
     house.toy.until(waits).await;
     // The holder goes without a word.
-    drop((held, one));
+    drop(one);
     let (second, two) = waiting.await.expect("no panic");
     assert!(second > first);
     let (seat, _as_of) = two.seat(SPACE, SeatKind::Lock, "app/lock").await.expect("read");
     assert!(seat.waiting.is_empty());
+}
+
+#[tokio::test]
+async fn a_lock_is_free_when_its_guard_is_dropped() {
+    let house = House::open().await;
+    let link = link(&house).await;
+    let held = link.lock(SPACE, "app/lock", TTL).await.expect("free");
+    let first = held.token();
+    drop(held);
+    let again = link.lock(SPACE, "app/lock", TTL).await.expect("free again");
+    assert!(again.token() > first);
+    again.release().await.expect("answered");
+    let (seat, _as_of) = link.seat(SPACE, SeatKind::Lock, "app/lock").await.expect("read");
+    assert_eq!(seat.holder, None);
 }
 
 #[tokio::test]

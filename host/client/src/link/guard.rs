@@ -1,19 +1,22 @@
 //! What is held while somebody lives: a lease with signs of life, a lock, a
-//! leadership. Each is given up by its end, and by the end of the connection.
+//! leadership. Each is given up when it is dropped, and when the connection ends.
 
 use std::time::Duration;
 
 use quorate_types::Token;
 use quorate_types::kv::{
-    Holder, KvWatch, LeaseId, Revision, SeatAct, SeatInfo, SeatKind, SeatStand, Subject, Value,
-    What,
+    Act, Holder, KvRequest, KvWatch, LeaseId, Revision, SeatAct, SeatInfo, SeatKind, SeatStand,
+    Subject, Value, What,
 };
+use quorate_types::link::Asked;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::{KvStream, Link};
 use crate::error::ClientError;
 
+/// How long a node tries to revoke a lease that nobody waits for.
+const REVOKE_WITHIN_MS: u64 = 10_000;
 /// Signs of life within one term.
 const SIGNS: u32 = 3;
 
@@ -168,8 +171,12 @@ impl LinkLease {
 }
 
 impl Drop for LinkLease {
+    /// Says that it is over, and waits for no answer: where the word is lost the term ends it.
     fn drop(&mut self) {
         self.keeping.abort();
+        let (namespace, acts) = (self.namespace.clone(), vec![Act::Revoke(self.lease)]);
+        let request = KvRequest { namespace, nonce: None, acts };
+        self.link.tell_now(Asked::Kv { ask: (self.link.number(), REVOKE_WITHIN_MS), request });
     }
 }
 
