@@ -64,8 +64,6 @@ pub(crate) enum Command {
     Task(TaskVerb),
     /// Call an agent and print its reply.
     Call(CallArgs),
-    /// Who works.
-    #[command(subcommand)]
     /// Keys: read them, put them, watch them.
     #[command(subcommand)]
     Kv(KvVerb),
@@ -73,6 +71,8 @@ pub(crate) enum Command {
     Lock(LockArgs),
     /// Lead while you live; see who leads.
     Elect(ElectArgs),
+    /// Who works.
+    #[command(subcommand)]
     Agent(AgentVerb),
     /// What chooses who works.
     #[command(subcommand)]
