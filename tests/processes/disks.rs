@@ -302,3 +302,43 @@ async fn rot_is_refused_at_the_start_and_named_by_verify() {
     assert_eq!(storage("verify", &dir.path().join("nowhere")).0, Some(3));
     assert!(!log_lines(&log).is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rot_within_one_nodes_log_is_repaired_from_its_peers() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut cluster = cluster(dir.path(), 3, Path::new(QUORATE));
+    cluster.start().expect("started");
+    ready(&mut cluster).await;
+    let client = client(&cluster);
+    let mut acked = Vec::new();
+    submit_for(&client, Duration::from_millis(400), &mut acked).await;
+    cluster.kill_node(1).expect("it ran");
+    let data = dir.path().join("node-2/data");
+    let segment = data.join("log/00000000000000000001.wal");
+    let mut bytes = fs::read(&segment).expect("there");
+    for at in 5_000..5_600 {
+        bytes[at] = !bytes[at];
+    }
+    fs::write(&segment, &bytes).expect("writable");
+    assert_eq!(storage("verify", &data).0, Some(7), "it is damaged");
+    // Without every other voter it waits, and changes nothing.
+    cluster.kill_node(2).expect("it ran");
+    cluster.start_node(1).expect("started");
+    let log = cluster.log_file(1).to_owned();
+    until("it waits for the other", || {
+        complained(&log, &["waits for every other voter"]).then_some(())
+    });
+    assert_eq!(fs::read(&segment).expect("there"), bytes, "nothing is changed until then");
+    cluster.start_node(2).expect("started");
+    // The one that was left alone had no quorum; now there is one, then all.
+    ready(&mut cluster).await;
+    submit_for(&client, Duration::from_millis(200), &mut acked).await;
+    assert_all_there(&client, &acked).await;
+    // The repaired node and one other are a quorum that has everything.
+    cluster.kill_node(0).expect("it ran");
+    assert_all_there(&client, &acked).await;
+    cluster.stop(WITHIN);
+    let (code, said) = storage("verify", &data);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(complained(&log, &["written anew from other voters"]), "it says what it did");
+}
