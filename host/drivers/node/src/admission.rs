@@ -93,9 +93,9 @@ pub enum AdmissionError {
         /// Who says so.
         witness: NodeId,
         /// What it remembers.
-        known: Life,
+        known: Box<Life>,
         /// What this is.
-        own: Life,
+        own: Box<Life>,
     },
     /// Another process goes on from a copy of its directory.
     #[error(
@@ -349,7 +349,10 @@ impl<D: Disk, W: Wire> Inner<D, W> {
                 let (known, own) = (known.directory, own.directory);
                 AdmissionError::VotedElsewhere { node, witness, known, own }
             }
-            Verdict::Behind => AdmissionError::Behind { node, witness, known, own },
+            Verdict::Behind => {
+                let (known, own) = (Box::new(known), Box::new(own));
+                AdmissionError::Behind { node, witness, known, own }
+            }
             Verdict::Elsewhere => AdmissionError::Elsewhere { node, witness },
         };
         if self.refused.set(error).is_ok() {

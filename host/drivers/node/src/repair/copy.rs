@@ -40,9 +40,9 @@ impl<D: Disk, W: Wire> Copying<'_, D, W> {
     async fn standing(&mut self) -> Option<Standing> {
         let (group, question) = (self.group, Word::Ask);
         let standings = self
-            .ask(&question, |word| match word {
-                Word::Stand(standings) => Some(standings),
-                _other => None,
+            .ask(&question, |word| {
+                let Word::Stand(standings) = word else { return None };
+                Some(standings)
             })
             .await;
         standings.into_iter().find(|standing| standing.group == group)
@@ -62,11 +62,9 @@ impl<D: Disk, W: Wire> Copying<'_, D, W> {
             let wanted = u64::try_from(body.len()).unwrap_or(u64::MAX);
             let question = Word::WantSnapshot { group, offset: wanted };
             let found = self
-                .ask(&question, |word| match word {
-                    Word::Snapshot { group: of, offset, found } => {
-                        (of == group && offset == wanted).then_some(found)
-                    }
-                    _other => None,
+                .ask(&question, |word| {
+                    let Word::Snapshot { group: of, offset, found } = word else { return None };
+                    (of == group && offset == wanted).then_some(found)
                 })
                 .await;
             let Some(piece) = found else { return Ok(false) };
@@ -99,11 +97,9 @@ impl<D: Disk, W: Wire> Copying<'_, D, W> {
         loop {
             let question = Word::WantEntries { group, after: behind };
             let found = self
-                .ask(&question, |word| match word {
-                    Word::Entries { group: of, after, found } => {
-                        (of == group && after == behind).then_some(found)
-                    }
-                    _other => None,
+                .ask(&question, |word| {
+                    let Word::Entries { group: of, after, found } = word else { return None };
+                    (of == group && after == behind).then_some(found)
                 })
                 .await?;
             if found.is_empty() {

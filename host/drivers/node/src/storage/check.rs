@@ -107,7 +107,7 @@ async fn check_snapshots(
         // Refuses a body without the digest that it states.
         let empty = Ledger::of(layout, file.group, &Faults::none());
         let ledger = Ledger::restore(empty, &body);
-        checks.push(Check::of(what, ledger.as_ref().map(|ledger| digest_of(ledger))));
+        checks.push(Check::of(what, ledger.as_ref().map(digest_of)));
         if let Ok(ledger) = ledger {
             ledgers.push((file.group, file.index, ledger));
         }
