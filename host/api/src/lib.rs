@@ -26,6 +26,7 @@ mod input;
 mod kv;
 mod leases;
 mod locks;
+mod membership;
 mod meter;
 mod numbers;
 mod options;

@@ -9,7 +9,7 @@ use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use quorate_types::Refusal;
 use quorate_types::metrics::Page;
 use quorate_types::problem::{Problem, ProblemKind};
@@ -18,7 +18,9 @@ use serde::Serialize;
 use crate::failure::{Answer, Failure};
 use crate::guard::{HEALTH_PATH, READY_PATH, guard, is_trusted};
 use crate::state::Shared;
-use crate::{agents, blobs, calls, cluster, events, kv, leases, locks, stream, tasks, watch};
+use crate::{
+    agents, blobs, calls, cluster, events, kv, leases, locks, membership, stream, tasks, watch,
+};
 
 /// A row of `GET /v1`.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -82,6 +84,14 @@ pub(crate) const ROUTES: &[Route] = &[
         "/v1/cluster",
         "groups of every reachable node: leader, applied_index, state_digest",
     ),
+    route(
+        "POST",
+        "/v1/cluster/members",
+        "admit a node, or say that it moved: {id, name, peer, address}",
+    ),
+    route("DELETE", "/v1/cluster/members/{id}", "remove a node that votes in no group"),
+    route("PUT", "/v1/cluster/voters", "a group's voters, in one joint step: {group, voters}"),
+    route("POST", "/v1/cluster/leader", "hand a group's leadership over: {group, to}"),
     route("GET", "/v1/policies", "slots, and what is in them: ?consistency="),
     route(
         "POST",
@@ -217,6 +227,10 @@ pub(crate) fn router(api: Shared) -> Router {
         .route("/v1/blobs/{sha256}", get(blobs::get))
         .route("/v1/members", get(cluster::members))
         .route("/v1/cluster", get(cluster::cluster))
+        .route("/v1/cluster/members", post(membership::add))
+        .route("/v1/cluster/members/{id}", delete(membership::remove))
+        .route("/v1/cluster/voters", put(membership::voters))
+        .route("/v1/cluster/leader", post(membership::leader))
         .route("/v1/policies", get(cluster::policies))
         .route("/v1/policies/{slot}", post(cluster::apply))
         .route("/v1/events", get(events::events))

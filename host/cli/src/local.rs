@@ -295,7 +295,7 @@ fn node_file(node: &Member, members: &[Member], agents: &[LocalAgent]) -> String
     text
 }
 
-fn key(file: &Path) -> anyhow::Result<String> {
+pub(crate) fn key(file: &Path) -> anyhow::Result<String> {
     if !file.exists() {
         write_secret(file, &quorate_node::new_key())?;
     }

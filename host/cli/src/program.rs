@@ -47,16 +47,17 @@ fn run(cli: Cli, launch: &Launch) -> anyhow::Result<()> {
     trace(&cli)?;
     match &cli.command {
         Command::Node(NodeVerb::Run(args)) => node_run::run(args, launch, output),
+        Command::Node(NodeVerb::Key { file }) => verbs::key(file, output),
         Command::Dev(args) => dev::run(args, launch, output),
         Command::Demo(args) => demo::run(args, launch, output),
         Command::Sim(verb) => sim::run(verb, launch, output),
         Command::Storage(verb) => verbs::storage::run(verb, output),
         Command::Task(_)
         | Command::Call(_)
-        | Command::Agent(_)
         | Command::Kv(_)
         | Command::Lock(_)
         | Command::Elect(_)
+        | Command::Agent(_)
         | Command::Policy(_)
         | Command::Cluster(_)
         | Command::Member(_)

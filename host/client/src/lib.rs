@@ -16,6 +16,7 @@ mod cluster;
 mod error;
 mod events;
 mod link;
+mod membership;
 mod reader;
 mod sse;
 mod tasks;

@@ -37,6 +37,25 @@ pub enum TransferError {
 }
 
 impl<RT: AsyncRuntime, D: Disk> Raft<RT, D> {
+    /// Hands leadership to this voter, or to the one that has most of the log where none is named.
+    /// To hand it to itself is done already, and so it is where nobody else votes.
+    pub async fn hand_over(&self, to: Option<NodeId>) -> Result<(), TransferError> {
+        if !self.status().leads {
+            return Err(TransferError::NotLeader);
+        }
+        let next = match to {
+            Some(to) => Some(to),
+            None => {
+                let instance = self.inner.slot.current();
+                instance.and_then(|instance| best_successor(&instance, self.inner.node))
+            }
+        };
+        match next {
+            Some(next) if next != self.inner.node => self.transfer_to(next).await,
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Hands leadership to another voter and waits until it leads. Proposals meanwhile are refused
     /// with its name.
     pub async fn transfer_to(&self, to: NodeId) -> Result<(), TransferError> {

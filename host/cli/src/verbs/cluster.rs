@@ -16,9 +16,14 @@ impl Session<'_> {
         match verb {
             ClusterVerb::Status => {
                 let whole = Cluster { nodes: self.client.cluster().await? };
-                self.output.many(&whole, &whole.nodes, groups)?;
+                let members = self.client.members().await?;
+                let silent = silent(&whole.nodes, &members);
+                self.output.many(&whole, &whole.nodes, |nodes| groups(nodes, &silent))?;
                 judge(&whole.nodes)
             }
+            ClusterVerb::Member(verb) => self.member(verb).await,
+            ClusterVerb::Voters(verb) => self.voters(verb).await,
+            ClusterVerb::Leader(verb) => self.leader(verb).await,
         }
     }
 
@@ -28,6 +33,9 @@ impl Session<'_> {
                 let whole = Members { members: self.client.members().await? };
                 self.output.many(&whole, &whole.members, members)
             }
+            MemberVerb::Add(new) => self.add_member(new).await,
+            MemberVerb::Remove { node } => self.remove_member(*node).await,
+            MemberVerb::Replace { old, new } => self.replace_member(*old, new).await,
         }
     }
 }
@@ -60,29 +68,45 @@ fn judge(nodes: &[NodeView]) -> anyhow::Result<()> {
     }
 }
 
-fn groups(nodes: &[NodeView]) -> Table {
+/// Members that did not answer, and how they stand.
+fn silent(nodes: &[NodeView], members: &[MemberView]) -> Vec<(NodeId, String)> {
+    let answered = |member: &&MemberView| nodes.iter().all(|node| node.node != member.node);
+    members.iter().filter(answered).map(|member| (member.node, member.status.clone())).collect()
+}
+
+fn groups(nodes: &[NodeView], silent: &[(NodeId, String)]) -> Table {
     let mut table = Table::with_heads(&[
         "NODE",
         "GROUP",
         "LEADER",
         "TERM",
         "VOTERS",
+        "LEARNERS",
         "APPLIED",
         "STATE DIGEST",
     ]);
     for node in nodes {
         for group in &node.groups {
-            let voters = group.voters.iter().map(ToString::to_string);
+            let listed = |nodes: &[NodeId]| match nodes {
+                [] => "-".to_owned(),
+                nodes => nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+            };
             table.row([
                 node.node.to_string(),
                 group.group.to_string(),
                 or_dash(group.leader),
                 group.term.to_string(),
-                voters.collect::<Vec<_>>().join(","),
+                listed(&group.voters),
+                listed(&group.learners),
                 group.applied_index.to_string(),
                 group.state_digest.short(),
             ]);
         }
+    }
+    for (node, status) in silent {
+        let dashes = ["-"; 6].map(str::to_owned);
+        let row = [node.to_string()].into_iter().chain(dashes);
+        table.row(row.chain([format!("no answer: {status}")]));
     }
     table
 }
@@ -118,6 +142,7 @@ mod tests {
             leader: leader.map(NodeId),
             term: Term(1),
             voters: vec![NodeId(1), NodeId(2)],
+            learners: Vec::new(),
             applied_index: Index(index),
             state_digest: Digest::of(state),
         };

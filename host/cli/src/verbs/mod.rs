@@ -7,6 +7,7 @@ mod elect;
 mod events;
 mod kv;
 mod lock;
+mod membership;
 mod policy;
 pub(crate) mod storage;
 mod task;
@@ -23,6 +24,8 @@ use quorate_types::door::Consistency;
 use crate::args::{Cli, Command, Global};
 use crate::context::{self, Context};
 use crate::output::Output;
+
+pub(crate) use membership::key;
 
 /// A cluster, and how to show what it answers.
 struct Session<'a> {
@@ -54,14 +57,14 @@ impl Session<'_> {
         match command {
             Command::Task(verb) => self.task(verb).await,
             Command::Call(args) => self.call(args).await,
+            Command::Kv(verb) => self.kv(verb).await,
+            Command::Lock(args) => self.lock(args).await,
+            Command::Elect(args) => self.elect(args).await,
             Command::Agent(verb) => self.agent(verb).await,
             Command::Policy(verb) => self.policy(verb).await,
             Command::Cluster(verb) => self.cluster(verb).await,
             Command::Member(verb) => self.member(verb).await,
             Command::Events(args) => self.events(args).await,
-            Command::Kv(verb) => self.kv(verb).await,
-            Command::Lock(args) => self.lock(args).await,
-            Command::Elect(args) => self.elect(args).await,
             Command::Node(_)
             | Command::Dev(_)
             | Command::Demo(_)

@@ -114,6 +114,10 @@ impl Asks {
         self.tickets.insert(ticket, id);
     }
 
+    pub(crate) fn unbind(&mut self, ticket: Ticket) -> Option<u64> {
+        self.tickets.remove(&ticket)
+    }
+
     /// Until an ask's deadline.
     pub(crate) fn left(&self, now: Now, id: u64) -> Option<Duration> {
         Some(self.table.get(&id)?.deadline.since(now.mono))
@@ -183,6 +187,10 @@ impl Kernel {
                     Some(_) | None => here,
                 }
             }
+            Request::Membership(request) => match request.group() {
+                group if layout.groups().any(|known| known == group) => Target::Leader(group),
+                group => return Err(Refusal::NotFound(format!("group {group}"))),
+            },
             Request::KvKeep(lease) => Target::Leader(group_of_lease(layout, *lease)),
             Request::Cancel(task)
             | Request::Renew(task, _)
@@ -396,6 +404,9 @@ impl Kernel {
         result: Result<(Index, Outcome), LogSetback>,
     ) {
         if self.kv_proposed(now, ticket, &result) {
+            return;
+        }
+        if self.members_proposed(now, ticket, &result) {
             return;
         }
         let Some(id) = self.asks.tickets.remove(&ticket) else {

@@ -102,6 +102,7 @@ impl Kernel {
                 self.renew_agents(now, &[(agent, incarnation)]);
                 self.finish(now, id, reply(Reply::Done));
             }
+            Request::Membership(request) => self.carry_out_membership(now, at, request),
             Request::ApplyPolicy { slot, name, digest, force } => {
                 self.begin_swap(now, id, slot, name, digest, force);
             }
@@ -166,6 +167,7 @@ impl Kernel {
             | Request::Deregister(..)
             | Request::Renew(..)
             | Request::KvKeep(_)
+            | Request::Membership(_)
             | Request::ApplyPolicy { .. } => {
                 // A peer asked any node for what a leader does.
                 self.finish(now, id, Err(Setback::NotLeader(None)));
@@ -240,6 +242,7 @@ impl Kernel {
             | Request::Renew(..)
             | Request::Complete(..)
             | Request::Fail(..)
+            | Request::Membership(_)
             | Request::Members
             | Request::Cluster
             | Request::NodeStatus
@@ -301,7 +304,8 @@ impl Kernel {
                 group,
                 leader: led.leader,
                 term: led.term,
-                voters: self.config.members.keys().copied().collect(),
+                voters: self.members_desk.voters(group),
+                learners: self.members_desk.learners(group),
                 applied_index: self.applied.get(&group).copied().unwrap_or_default(),
                 state_digest: self.view.group(group).map(|view| view.digest()).unwrap_or_default(),
             }

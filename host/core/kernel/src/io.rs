@@ -1,6 +1,6 @@
 //! What goes into a node's kernel and what comes out of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,6 +126,30 @@ pub enum LogSetback {
     Unknown,
 }
 
+/// A change of who belongs to a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupChange {
+    /// Let a node follow it.
+    AddLearner(NodeId),
+    /// End a learner's part in it.
+    RemoveLearner(NodeId),
+    /// Make exactly these its voters.
+    Voters(BTreeSet<NodeId>),
+    /// Hand its leadership over; to the voter with most of the log where none is named.
+    Lead(Option<NodeId>),
+}
+
+/// Why a group did not change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupSetback {
+    /// This node does not lead it (any more).
+    NotLeader,
+    /// It may be possible in a moment.
+    NotYet(Refusal),
+    /// It is not possible.
+    Refused(Refusal),
+}
+
 /// What arrives.
 #[derive(Clone, Debug)]
 pub enum Input {
@@ -175,6 +199,17 @@ pub enum Input {
     Proposed(Ticket, Result<(Index, Outcome), LogSetback>),
     /// A read barrier ended; the view that was applied before it is recent enough.
     Barrier(Ticket, Result<Index, LogSetback>),
+    /// A change of a group ended.
+    GroupChanged(Ticket, Result<(), GroupSetback>),
+    /// A group has other members.
+    GroupMembers {
+        /// The group.
+        group: GroupId,
+        /// Those with a vote.
+        voters: Vec<NodeId>,
+        /// Those without.
+        learners: Vec<NodeId>,
+    },
     /// An agent ended a piece of work.
     WorkEnded(WorkId, Result<Payload, WorkFault>),
     /// A component was compiled and checked for a slot, or could not be.
@@ -198,6 +233,8 @@ pub enum Effect {
     Propose(Ticket, GroupId, Bytes),
     /// Ask for a read barrier; `Input::Barrier` comes back.
     Barrier(Ticket, GroupId),
+    /// Change who belongs to a group; `Input::GroupChanged` comes back.
+    ChangeGroup(Ticket, GroupId, GroupChange),
     /// Hand work to a local agent; `Input::WorkEnded` comes back.
     StartWork(WorkId, Box<WorkOrder>),
     /// Nobody wants this work any more; nothing comes back.

@@ -21,6 +21,7 @@ use crate::hosting::Hosting;
 use crate::io::{Effect, Input, KernelConfig, Now, Ticket};
 use crate::kv::KvDesk;
 use crate::leading::Leading;
+use crate::member::MemberDesk;
 use crate::offers::Offers;
 use crate::partings::Partings;
 use crate::reads::Reads;
@@ -57,6 +58,7 @@ pub struct Kernel {
     pub(crate) reads: Reads,
     pub(crate) partings: Partings,
     pub(crate) kv: KvDesk,
+    pub(crate) members_desk: MemberDesk,
     pub(crate) home: Home,
     pub(crate) hosting: Hosting,
     /// The groups that this node leads.
@@ -111,6 +113,7 @@ impl Kernel {
             reads: Reads::default(),
             partings: Partings::default(),
             kv: KvDesk::default(),
+            members_desk: MemberDesk::default(),
             leading: BTreeMap::new(),
             proposing: BTreeMap::new(),
             offers: Offers::default(),
@@ -144,6 +147,10 @@ impl Kernel {
             }
             Input::Proposed(ticket, result) => self.proposed(now, ticket, result),
             Input::Barrier(ticket, result) => self.barrier_passed(now, ticket, result),
+            Input::GroupChanged(ticket, result) => self.group_changed(now, ticket, result),
+            Input::GroupMembers { group, voters, learners } => {
+                self.group_members(group, voters, learners);
+            }
             Input::WorkEnded(work, result) => self.work_ended(now, work, result),
             Input::Prepared(ticket, digest, result) => self.prepared(now, ticket, digest, result),
             Input::Unused(blobs) => self.ask_unused(now, blobs),
@@ -159,6 +166,7 @@ impl Kernel {
         self.settle_home(now);
         self.settle_swaps(now);
         self.settle_kv(now);
+        self.settle_members(now);
         self.settle_leading(now);
         self.settle_presence(now);
         self.drain_calls(now);
@@ -181,6 +189,7 @@ impl Kernel {
             self.swaps.poll_timeout(),
             self.leading.values().filter_map(Leading::poll_timeout).min(),
             self.members.poll_timeout(),
+            self.members_desk.poll_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -256,6 +265,9 @@ impl Kernel {
             .any(|event| matches!(event, EventKind::AgentUp { .. } | EventKind::AgentDown { .. }))
             || events.is_empty() && !same_agents;
         self.registry_stale |= agents_changed;
+        if group == GroupId::SYSTEM {
+            self.follow_roster(now);
+        }
         self.follow_policy(now);
         self.observe_as_leader(now, (group, index), events, agents_changed);
         self.follow_leases(now, group, events);

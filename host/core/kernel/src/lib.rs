@@ -22,6 +22,7 @@
 //! * `hosting`: calls that agents of this node are asked to do.
 //! * `collect`: blobs that no record refers to.
 //! * `swap`: policies as the log activates them.
+//! * `member`: who belongs to the cluster, and what follows from it.
 //! * `kv`: keys, leases and seats while this node leads.
 //! * `figures`: what it says of itself in numbers.
 //! * `presence`: what gossip and the wire say of others.
@@ -40,6 +41,7 @@ pub mod io;
 mod kernel;
 mod kv;
 mod leading;
+mod member;
 mod offers;
 mod outside;
 mod partings;
@@ -54,7 +56,7 @@ mod works;
 
 pub use figures::Figure;
 pub use io::{
-    AskId, Effect, Input, KernelConfig, LEASE_TERM, LocalAgent, LogSetback, MemberInfo, Now,
-    Ticket, WorkFault, WorkId, WorkOrder,
+    AskId, Effect, GroupChange, GroupSetback, Input, KernelConfig, LEASE_TERM, LocalAgent,
+    LogSetback, MemberInfo, Now, Ticket, WorkFault, WorkId, WorkOrder,
 };
 pub use kernel::Kernel;

@@ -83,7 +83,7 @@ impl Kernel {
     }
 
     /// Other nodes than before may be given work.
-    fn reachability_changed(&mut self) {
+    pub(crate) fn reachability_changed(&mut self) {
         self.registry_stale = true;
         self.placements_stale();
     }

@@ -3,6 +3,7 @@
 mod blobs;
 mod ends;
 mod lives;
+mod members;
 mod outside;
 mod shards;
 mod swaps;
@@ -23,7 +24,8 @@ use quorate_types::{
 };
 
 use crate::io::{
-    AskId, Effect, Input, KernelConfig, LocalAgent, MemberInfo, Now, Ticket, WorkId, WorkOrder,
+    AskId, Effect, GroupChange, GroupSetback, Input, KernelConfig, LocalAgent, MemberInfo, Now,
+    Ticket, WorkId, WorkOrder,
 };
 use crate::kernel::Kernel;
 
@@ -53,6 +55,10 @@ struct One {
     /// Why no component can be prepared, where none can.
     unprepared: Option<String>,
     prepared: u32,
+    /// Changes of groups; each is made at once.
+    changes: Vec<GroupChange>,
+    /// What the next changes come to instead.
+    setbacks: Vec<GroupSetback>,
     stopped: Option<String>,
 }
 
@@ -75,7 +81,11 @@ impl One {
     }
 
     fn laid_out(layout: Layout, agents: &[(&str, &str)], members: &[NodeId]) -> Self {
-        let info = MemberInfo { name: "one".into(), peer: "p".into(), address: "a".into() };
+        let info = |node: &NodeId| MemberInfo {
+            name: format!("node-{}", node.0),
+            peer: format!("peer-{}", node.0),
+            address: format!("127.0.0.1:{}", 7_000 + node.0),
+        };
         let agents = agents.iter().map(|(namespace, capability)| LocalAgent {
             name: format!("{capability}-agent"),
             namespace: (*namespace).to_owned(),
@@ -85,7 +95,7 @@ impl One {
         let config = KernelConfig {
             node: NODE,
             layout,
-            members: members.iter().map(|node| (*node, info.clone())).collect(),
+            members: members.iter().map(|node| (*node, info(node))).collect(),
             api: None,
             boot: 1,
             seed: 7,
@@ -111,6 +121,8 @@ impl One {
             sent: Vec::new(),
             unprepared: None,
             prepared: 0,
+            changes: Vec::new(),
+            setbacks: Vec::new(),
             stopped: None,
         }
     }
@@ -173,6 +185,11 @@ impl One {
                     self.prepared += 1;
                     let result = self.unprepared.clone().map_or(Ok(()), Err);
                     inputs.push(Input::Prepared(ticket, digest, result));
+                }
+                Effect::ChangeGroup(ticket, _group, change) => {
+                    self.changes.push(change);
+                    let result = self.setbacks.pop().map_or(Ok(()), Err);
+                    inputs.push(Input::GroupChanged(ticket, result));
                 }
                 Effect::Send(_to, Lane::Gossip, _frame) => {}
                 Effect::Send(to, lane, frame) => self.sent.push((to, lane, frame)),

@@ -17,6 +17,7 @@ use crate::kv;
 use crate::ledger::Ledger;
 use crate::query::{Room, namespace_of};
 use crate::record::{Stage, Task};
+use crate::roster::Roster;
 use crate::system::{Agent, Node, Policy};
 
 /// One ledger a group. A clone costs a few reference counts.
@@ -240,6 +241,11 @@ impl Views {
     /// Nodes of record, up or down, by id.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.system().nodes()
+    }
+
+    /// Who belongs to the cluster.
+    pub fn roster(&self) -> &Arc<Roster> {
+        self.system().roster()
     }
 
     /// A node of record.

@@ -97,6 +97,8 @@ pub enum Request {
     Complete(TaskId, Token, Payload),
     /// Report a failed attempt; `true` asks for another.
     Fail(TaskId, Token, String, bool),
+    /// Who belongs to the cluster, votes and leads.
+    Membership(crate::member::MemberRequest),
     /// Members as this node sees them.
     Members,
     /// Groups, indices and digests of every reachable node.

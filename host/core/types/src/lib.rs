@@ -20,6 +20,7 @@ pub mod kv;
 pub mod layout;
 pub mod limits;
 pub mod link;
+pub mod member;
 pub mod metrics;
 pub mod nearest;
 pub mod problem;

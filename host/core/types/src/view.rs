@@ -174,8 +174,11 @@ pub struct GroupView {
     pub leader: Option<NodeId>,
     /// The term.
     pub term: Term,
-    /// Voters.
+    /// Voters; of both sets while they change.
     pub voters: Vec<NodeId>,
+    /// Those that follow without a vote.
+    #[serde(default)]
+    pub learners: Vec<NodeId>,
     /// Last applied entry.
     pub applied_index: Index,
     /// Digest of the state's content there; equal on every replica at one index.

@@ -11,6 +11,7 @@
 pub(crate) mod collect;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -62,7 +63,7 @@ type AnswerSender<RT> = <<RT as AsyncRuntime>::Oneshot as Oneshot>::Sender<Answe
 
 struct Shared<RT: AsyncRuntime, D: Disk, W: Wire> {
     node: NodeId,
-    members: usize,
+    members: AtomicUsize,
     store: Blobs<D>,
     wire: W,
     state: Mutex<State<RT>>,
@@ -103,7 +104,18 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> BlobExchange<RT, D, W> {
             accepting: 0,
             suspects: Suspects::default(),
         };
+        let members = AtomicUsize::new(members);
         Self(Arc::new(Shared { node, members, store, wire, state: Mutex::new(state) }))
+    }
+
+    /// The cluster has so many nodes now.
+    pub fn set_members(&self, members: usize) {
+        self.0.members.store(members, Ordering::Relaxed);
+    }
+
+    /// On how many nodes content must be before it is acknowledged.
+    fn copies_wanted(&self) -> usize {
+        COPIES.min(self.0.members.load(Ordering::Relaxed))
     }
 
     /// A peer can be reached.
@@ -137,7 +149,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> BlobExchange<RT, D, W> {
         self.keep(digest, content.clone()).await?;
         let mut copies = 1;
         for peer in self.peers_for(digest) {
-            if copies >= COPIES.min(self.0.members) {
+            if copies >= self.copies_wanted() {
                 break;
             }
             match self.offer(peer, digest, &content).await {
@@ -148,7 +160,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> BlobExchange<RT, D, W> {
                 }
             }
         }
-        if copies >= COPIES.min(self.0.members) {
+        if copies >= self.copies_wanted() {
             Ok(digest)
         } else {
             Err(Refusal::Unavailable(format!(

@@ -165,6 +165,13 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Crank<RT, D, W> {
             }
             Effect::Propose(ticket, group, command) => self.propose(ticket, group, command),
             Effect::Barrier(ticket, group) => self.barrier(ticket, group),
+            Effect::ChangeGroup(ticket, group, change) => {
+                let (raft, inputs) = (self.raft(group), self.parts.mailbox.inputs.clone());
+                drop(RT::spawn(async move {
+                    let result = crate::members::change(&raft, group, change).await;
+                    inputs.push_always(Input::GroupChanged(ticket, result));
+                }));
+            }
             Effect::StartWork(work, order) => self.start_work(work, *order),
             Effect::CancelWork(work) => {
                 if let Some(cancel) = self.works.remove(&work) {

@@ -21,6 +21,7 @@ pub mod events;
 pub mod groups;
 pub mod guests;
 pub mod handle;
+mod members;
 pub mod post;
 pub mod queue;
 mod watching;

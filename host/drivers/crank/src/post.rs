@@ -82,6 +82,11 @@ impl Observer for Mailbox {
         self.inputs.push_always(Input::Leadership { group, leader, term });
     }
 
+    fn membership(&self, group: GroupId, voters: &[NodeId], learners: &[NodeId]) {
+        let (voters, learners) = (voters.to_vec(), learners.to_vec());
+        self.inputs.push_always(Input::GroupMembers { group, voters, learners });
+    }
+
     fn failed(&self, group: GroupId, reason: String) {
         self.fail(format!("the log of group {group} has stopped: {reason}"));
     }

@@ -93,6 +93,10 @@ pub struct NodeSection {
     pub key_file: PathBuf,
     /// Where peers connect.
     pub listen: SocketAddr,
+    /// Whether it joins a running cluster, which admitted it before or does so later: the members
+    /// in the file are then whom it asks, and not the voters of a new cluster.
+    #[serde(default)]
+    pub joins: bool,
 }
 
 /// `[[member]]`
@@ -182,7 +186,7 @@ fn default_namespace() -> String {
 const KEYS: [(&str, &[&str]); 7] = [
     ("", &["cluster", "node", "member", "api", "raft", "agent"]),
     ("cluster", &["id", "shards"]),
-    ("node", &["id", "data_dir", "key_file", "listen"]),
+    ("node", &["id", "data_dir", "key_file", "listen", "joins"]),
     ("member", &["id", "name", "peer", "address"]),
     ("api", &["listen", "token_file"]),
     ("raft", &["profile"]),
@@ -230,6 +234,11 @@ impl NodeConfig {
         }
         if !ids.contains_key(&self.node.id) {
             return contradiction(format!("node {} is not among the members", self.node.id));
+        }
+        if self.node.joins && self.members.len() < 2 {
+            return contradiction(
+                "a node that joins needs a [[member]] besides itself to ask".to_owned(),
+            );
         }
         if !self.api.listen.ip().is_loopback() {
             return contradiction(format!(

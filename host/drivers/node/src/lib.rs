@@ -22,6 +22,7 @@ mod kept;
 pub mod node;
 mod policies;
 mod repair;
+mod roster;
 mod secrets;
 pub mod storage;
 

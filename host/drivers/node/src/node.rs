@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use openraft_rt_tokio::TokioRuntime;
 use quorate_crank::{BlobExchange, Crank, Groups, Handle, Mailbox, Parts, Post};
 use quorate_kernel::{Kernel, KernelConfig, LEASE_TERM, LocalAgent, MemberInfo};
-use quorate_raft::{Raft, RaftOptions};
+use quorate_raft::{AllowList, Raft, RaftOptions};
 use quorate_storage::Log;
 use quorate_transport::{PeerAddress, Transport, TransportOptions};
 use quorate_types::{Digest, Door, Faults, NodeId, Time};
@@ -24,6 +24,7 @@ use crate::figures::Rooms;
 use crate::kept::Kept;
 use crate::policies::Policies;
 use crate::repair::{Counter, Pharmacy};
+use crate::roster::{Contacts, Listener, Usher};
 use crate::secrets::{entropy, read_key};
 
 /// The policy that answers before any is activated; compiled at start.
@@ -134,32 +135,43 @@ impl Node {
         let pharmacy = Pharmacy::new(log.clone(), snapshots.clone());
         let inside = Counter { pharmacy: pharmacy.clone(), inside: post.clone() };
         let porch = Porch { desk: desk.clone(), inside };
-        let transport = Transport::start(transport_options(config, key), porch)
-            .map_err(StartError::Transport)?;
+        let transport = transport_options(config, key);
+        let contacts = Contacts::new(config.id(), transport.peers.clone());
+        let usher = Usher { contacts: contacts.clone(), inside: porch };
+        let transport = Transport::start(transport, usher).map_err(StartError::Transport)?;
         desk.open(transport.clone());
-        let voters: BTreeSet<NodeId> =
+        contacts.open(transport.clone());
+        let listed: BTreeSet<NodeId> =
             config.members.iter().map(|member| NodeId(member.id)).collect();
-        let admitted = desk.admit(&voters).await;
+        let admitted = desk.admit(&listed).await;
         if let Err(source) = admitted {
             transport.shutdown().await;
             return Err(StartError::Admission { dir: dir.clone(), source });
         }
-        let layout = config.layout();
+        let founders = if config.node.joins { BTreeSet::new() } else { listed };
+        let (layout, allow_list) = (config.layout(), AllowList::default());
         let mut rafts = Vec::new();
         for group in layout.groups() {
-            let mut options = RaftOptions::new(config.id(), group, voters.clone());
+            let mut options = RaftOptions::new(config.id(), group, founders.clone());
             options.layout = layout;
+            options.allow_list = allow_list.clone();
             options.profile = config.raft.profile.into();
             options.faults = faults.clone();
             let (log, snapshots) = (log.clone(), snapshots.clone());
-            let observer = Arc::new(mailbox.clone());
+            let (contacts, inside) = (contacts.clone(), mailbox.clone());
+            let observer = Arc::new(Listener { contacts, inside });
             let fence = Fence::new(desk.clone(), transport.clone());
             let raft = Raft::start(options, log, snapshots, fence, observer);
             rafts.push(raft.await.map_err(StartError::Raft)?);
         }
         let groups = Groups::new(layout, rafts);
         let blobs = BlobExchange::new(config.id(), config.members.len(), blobs, transport.clone());
+        let counted = blobs.clone();
+        contacts.count_for(move |members| counted.set_members(members));
         post.open(groups.clone(), blobs.clone());
+        if config.node.joins {
+            drop(tokio::spawn(contacts.ask_for_the_list()));
+        }
         let asked = groups.clone();
         let voters = move |group| asked.get(group).map(|raft| raft.status().voters);
         pharmacy.open(transport.clone(), move |group| voters(group).unwrap_or_default());

@@ -125,7 +125,10 @@ impl Inside {
                 .kv_lease_ttl(lease)
                 .map(Reply::Renewed)
                 .ok_or_else(|| Refusal::NotFound(format!("lease {lease}"))),
-            Request::Take { .. } | Request::NodeStatus | Request::PreparePolicy { .. } => {
+            Request::Membership(_)
+            | Request::Take { .. }
+            | Request::NodeStatus
+            | Request::PreparePolicy { .. } => {
                 Err(Refusal::Invalid("no door asks this here".to_owned()))
             }
         }
@@ -359,6 +362,7 @@ impl Inside {
             group: GroupId::SYSTEM,
             leader: Some(NodeId(1)),
             term: Term(1),
+            learners: Vec::new(),
             voters: vec![NodeId(1)],
             applied_index: Index(self.events.len() as u64),
             state_digest: Digest::of(b"state"),

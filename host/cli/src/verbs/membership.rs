@@ -1,0 +1,117 @@
+//! `quorate cluster member|voters|leader …`
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::Context as _;
+use quorate_types::member::NewMember;
+use quorate_types::{GroupId, NodeId};
+use serde::Serialize;
+
+use super::Session;
+use crate::args::{LeaderVerb, NewMemberArgs, VotersVerb};
+use crate::exit::{Exit, ended};
+use crate::output::Output;
+
+#[derive(Serialize)]
+struct Member {
+    node: NodeId,
+    member: bool,
+}
+
+#[derive(Serialize)]
+struct Voters<'a> {
+    group: GroupId,
+    voters: &'a BTreeSet<NodeId>,
+}
+
+#[derive(Serialize)]
+struct Leader {
+    group: GroupId,
+    leader: Option<NodeId>,
+}
+
+#[derive(Serialize)]
+struct Key {
+    peer: String,
+}
+
+impl From<&NewMemberArgs> for NewMember {
+    fn from(args: &NewMemberArgs) -> Self {
+        let id = args.place.id;
+        let name = args.name.clone().unwrap_or_else(|| format!("node-{}", id.0));
+        Self { id, name, peer: args.peer.clone(), address: args.place.address }
+    }
+}
+
+impl Session<'_> {
+    pub(super) async fn add_member(&self, new: &NewMemberArgs) -> anyhow::Result<()> {
+        let member = NewMember::from(new);
+        self.client.add_member(&member).await?;
+        let node = member.id;
+        self.output.next(&Member { node, member: true }, |_| {
+            format!("{node} is a member; start it, then let it vote: quorate cluster voters set …")
+        })
+    }
+
+    pub(super) async fn remove_member(&self, node: NodeId) -> anyhow::Result<()> {
+        self.client.remove_member(node).await?;
+        let removed = Member { node, member: false };
+        self.output.next(&removed, |_| format!("{node} is no member any more"))
+    }
+
+    pub(super) async fn replace_member(
+        &self,
+        old: NodeId,
+        new: &NewMemberArgs,
+    ) -> anyhow::Result<()> {
+        let member = NewMember::from(new);
+        self.client.replace_member(old, &member).await?;
+        let node = member.id;
+        let replaced = Member { node, member: true };
+        self.output.next(&replaced, |_| format!("{node} is in the place of {old}"))
+    }
+
+    pub(super) async fn voters(&self, verb: &VotersVerb) -> anyhow::Result<()> {
+        let VotersVerb::Set { voters, group } = verb;
+        let voters: BTreeSet<NodeId> = voters.iter().copied().collect();
+        let groups = match group {
+            Some(group) => vec![*group],
+            None => self.client.voters().await?.into_iter().map(|(group, _)| group).collect(),
+        };
+        if groups.is_empty() {
+            let what = "no group has a leader that answers".to_owned();
+            return Err(ended(Exit::NoQuorum, what, "quorate cluster status"));
+        }
+        for group in groups {
+            self.client.set_voters(group, voters.clone()).await?;
+            self.output.next(&Voters { group, voters: &voters }, |_| {
+                let voters: Vec<String> = voters.iter().map(ToString::to_string).collect();
+                format!("{group}: {} vote", voters.join(","))
+            })?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn leader(&self, verb: &LeaderVerb) -> anyhow::Result<()> {
+        let LeaderVerb::Transfer { to, group } = verb;
+        self.client.move_leader(*group, *to).await?;
+        let nodes = self.client.cluster().await?;
+        let views = nodes.iter().flat_map(|node| &node.groups).filter(|view| view.group == *group);
+        let leader = views.max_by_key(|view| view.term).and_then(|view| view.leader);
+        let moved = Leader { group: *group, leader };
+        self.output.next(&moved, |_| match leader {
+            Some(leader) => format!("{leader} leads {group}"),
+            None => format!("{group} was handed over"),
+        })
+    }
+}
+
+/// `quorate node key FILE`
+pub(crate) fn key(file: &Path, output: Output) -> anyhow::Result<()> {
+    let key = crate::local::key(file)
+        .with_context(|| format!("the key file {} cannot be used", file.display()))?;
+    let peer = quorate_node::peer_id_of(&key)
+        .with_context(|| format!("{} holds no key: 64 hexadecimal digits", file.display()))?;
+    output.next(&Key { peer }, |key| key.peer.clone())
+}

@@ -1,0 +1,283 @@
+//! Members: the list in the log has the say, and what follows from it is brought
+//! about here, again and again until it is so.
+//!
+//! Whoever leads the system group begins the list from its cluster file where the log
+//! has none. Every node takes the list as its own once it is applied. Whoever leads a
+//! group lets each member follow it, and ends the part of whoever is no member; so a
+//! leader that dies between an admission and what follows from it leaves nothing
+//! undone. Voters change only when they are told to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_ledger::{Outcome, Roster, RosterMember, SystemCommand};
+use quorate_types::member::{MemberRequest, NewLeader, NewMember, NewVoters};
+use quorate_types::{GroupId, Index, NodeId, Refusal, Reply, Time};
+
+use crate::frame::{Done, Setback};
+use crate::io::{Effect, GroupChange, GroupSetback, LogSetback, MemberInfo, Now, Ticket};
+use crate::kernel::Kernel;
+
+/// What came to nothing is tried again after this span.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// What a ticket of this file's own was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Errand {
+    Seed,
+    Follow(GroupId),
+}
+
+impl Errand {
+    /// Whose leader runs it.
+    const fn group(self) -> GroupId {
+        match self {
+            Self::Seed => GroupId::SYSTEM,
+            Self::Follow(group) => group,
+        }
+    }
+}
+
+/// What is known and under way about members.
+#[derive(Debug, Default)]
+pub(crate) struct MemberDesk {
+    /// The list that this node has taken over.
+    seen: Arc<Roster>,
+    /// Voters and learners of each group that this node has.
+    groups: BTreeMap<GroupId, (Vec<NodeId>, Vec<NodeId>)>,
+    errands: BTreeMap<Ticket, Errand>,
+    /// Until then a group, or the list, is left alone.
+    rest: BTreeMap<Option<GroupId>, Time>,
+    /// Voters that an ask of this node would have, by ask.
+    asked: BTreeMap<u64, BTreeSet<NodeId>>,
+}
+
+impl MemberDesk {
+    pub(crate) fn poll_timeout(&self) -> Option<Time> {
+        self.rest.values().min().copied()
+    }
+
+    /// A group's voters, as its log has them on this node.
+    pub(crate) fn voters(&self, group: GroupId) -> Vec<NodeId> {
+        self.groups.get(&group).map(|(voters, _learners)| voters.clone()).unwrap_or_default()
+    }
+
+    /// Those that follow it without a vote.
+    pub(crate) fn learners(&self, group: GroupId) -> Vec<NodeId> {
+        self.groups.get(&group).map(|(_voters, learners)| learners.clone()).unwrap_or_default()
+    }
+
+    fn is_at(&self, errand: Errand) -> bool {
+        self.errands.values().any(|known| *known == errand)
+    }
+
+    fn rests(&self, what: Option<GroupId>, now: Now) -> bool {
+        self.rest.get(&what).is_some_and(|until| *until > now.mono)
+    }
+}
+
+/// Requests.
+impl Kernel {
+    /// Does what the leader of a group is asked for.
+    pub(crate) fn carry_out_membership(
+        &mut self,
+        now: Now,
+        (id, leads): (u64, GroupId),
+        request: MemberRequest,
+    ) {
+        if !self.view.roster().begun() {
+            // A new leader begins the list first; the ask waits for that as for a leader.
+            return self.log_setback(now, id, LogSetback::NotLeader);
+        }
+        match request {
+            MemberRequest::Add(NewMember { id: node, name, peer, address }) => {
+                let member = RosterMember { id: node, name, peer, address: address.to_string() };
+                self.propose_for(now, (id, leads), SystemCommand::AdmitMember(member));
+            }
+            MemberRequest::Remove(node) => match self.voter_in(node) {
+                None => self.propose_for(now, (id, leads), SystemCommand::RemoveMember(node)),
+                Some(group) => {
+                    let why = format!(
+                        "node {node} votes in group {group}; set the voters without it first"
+                    );
+                    self.finish(now, id, Err(Setback::Refused(Refusal::Conflict(why))));
+                }
+            },
+            MemberRequest::Voters(NewVoters { group, voters }) => {
+                let roster = self.view.roster();
+                if let Some(strange) = voters.iter().find(|voter| roster.get(**voter).is_none()) {
+                    let why = format!("{strange} is not a member of the cluster; add it first");
+                    return self.finish(now, id, Err(Setback::Refused(Refusal::Conflict(why))));
+                }
+                self.members_desk.asked.insert(id, voters.clone());
+                self.change_group_for(id, group, GroupChange::Voters(voters));
+            }
+            MemberRequest::Lead(NewLeader { group, to }) => {
+                self.change_group_for(id, group, GroupChange::Lead(to));
+            }
+        }
+    }
+
+    /// The group in which this node votes, or would if what was asked is done.
+    fn voter_in(&self, node: NodeId) -> Option<GroupId> {
+        let desk = &self.members_desk;
+        let votes = desk.groups.iter().find(|(_group, (voters, _))| voters.contains(&node));
+        let asked = desk.asked.values().any(|voters| voters.contains(&node));
+        votes.map(|(group, _)| *group).or_else(|| asked.then_some(GroupId::SYSTEM))
+    }
+
+    fn change_group_for(&mut self, id: u64, group: GroupId, change: GroupChange) {
+        let ticket = self.ticket();
+        self.asks.bind(ticket, id);
+        self.effects.push_back(Effect::ChangeGroup(ticket, group, change));
+    }
+
+    /// A change of a group ended: one of an ask, or one that followed from the list.
+    pub(crate) fn group_changed(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        result: Result<(), GroupSetback>,
+    ) {
+        if let Some(errand) = self.members_desk.errands.remove(&ticket) {
+            self.errand_ended(now, errand, result.err().map(|setback| format!("{setback:?}")));
+            return;
+        }
+        let Some(id) = self.asks.unbind(ticket) else { return };
+        self.members_desk.asked.remove(&id);
+        match result {
+            Ok(()) => self.finish(now, id, Ok(Done::Door(Box::new(Reply::Done)))),
+            Err(GroupSetback::NotLeader) => self.log_setback(now, id, LogSetback::NotLeader),
+            Err(GroupSetback::Refused(refusal)) => {
+                self.finish(now, id, Err(Setback::Refused(refusal)));
+            }
+            // A member that was just added is let in by the next look at the list.
+            Err(GroupSetback::NotYet(refusal)) => match self.asks.table.get(&id) {
+                Some(ask) if ask.deadline > now.mono + AGAIN => self.park(now, id),
+                Some(_ask) => self.finish(now, id, Err(Setback::Refused(refusal))),
+                None => {}
+            },
+        }
+    }
+}
+
+/// What follows from the list.
+impl Kernel {
+    /// A group has other members, as this node's log has them.
+    pub(crate) fn group_members(
+        &mut self,
+        group: GroupId,
+        voters: Vec<NodeId>,
+        learners: Vec<NodeId>,
+    ) {
+        self.members_desk.groups.insert(group, (voters, learners));
+    }
+
+    /// Takes the list over where it is another one than before.
+    pub(crate) fn follow_roster(&mut self, now: Now) {
+        let roster = Arc::clone(self.view.roster());
+        if !roster.begun() || Arc::ptr_eq(&roster, &self.members_desk.seen) {
+            return;
+        }
+        let own = self.config.node;
+        let info = |member: &RosterMember| MemberInfo {
+            name: member.name.clone(),
+            peer: member.peer.clone(),
+            address: member.address.clone(),
+        };
+        let mut members: BTreeMap<NodeId, MemberInfo> =
+            roster.members().map(|member| (member.id, info(member))).collect();
+        if !members.contains_key(&own) {
+            if self.members_desk.seen.get(own).is_some() {
+                tracing::warn!(node = %own, "this node was removed from the cluster");
+            }
+            members.extend(self.config.members.remove_entry(&own));
+        }
+        self.members_desk.seen = roster;
+        self.members.set_members(now.mono, members.keys().copied().collect());
+        let fresh = members.keys().filter(|node| !self.config.members.contains_key(node));
+        for node in fresh.filter(|node| self.up.contains(node)) {
+            self.members.peer_up(now.mono, *node);
+        }
+        self.config.members = members;
+        self.reachability_changed();
+    }
+
+    pub(crate) fn settle_members(&mut self, now: Now) {
+        self.members_desk.rest.retain(|_what, until| *until > now.mono);
+        let led: BTreeSet<GroupId> = self.leading.keys().copied().collect();
+        self.members_desk.errands.retain(|_ticket, errand| led.contains(&errand.group()));
+        if self.view.roster().begun() {
+            led.into_iter().for_each(|group| self.fit_group(now, group));
+        } else if led.contains(&GroupId::SYSTEM) {
+            self.seed_roster(now);
+        }
+    }
+
+    fn seed_roster(&mut self, now: Now) {
+        let desk = &self.members_desk;
+        if desk.is_at(Errand::Seed) || desk.rests(None, now) {
+            return;
+        }
+        let members = self.config.members.iter().map(|(id, info)| RosterMember {
+            id: *id,
+            name: info.name.clone(),
+            peer: info.peer.clone(),
+            address: info.address.clone(),
+        });
+        let members = members.collect();
+        let ticket = self.propose(now, GroupId::SYSTEM, SystemCommand::SeedMembers(members));
+        self.members_desk.errands.insert(ticket, Errand::Seed);
+    }
+
+    /// One step that brings a group nearer to the list, if one is missing.
+    fn fit_group(&mut self, now: Now, group: GroupId) {
+        let desk = &self.members_desk;
+        if desk.is_at(Errand::Follow(group)) || desk.rests(Some(group), now) {
+            return;
+        }
+        let Some((voters, learners)) = desk.groups.get(&group) else { return };
+        let roster = self.view.roster();
+        let missing = roster.members().map(|member| member.id);
+        let missing = missing.filter(|id| !voters.contains(id) && !learners.contains(id)).next();
+        let gone = || learners.iter().find(|id| roster.get(**id).is_none()).copied();
+        let change = match missing.map(GroupChange::AddLearner) {
+            Some(add) => add,
+            None => match gone() {
+                Some(node) => GroupChange::RemoveLearner(node),
+                None => return,
+            },
+        };
+        let ticket = self.ticket();
+        self.members_desk.errands.insert(ticket, Errand::Follow(group));
+        self.effects.push_back(Effect::ChangeGroup(ticket, group, change));
+    }
+
+    /// Whether the ticket was one of this file's own proposals.
+    pub(crate) fn members_proposed(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        result: &Result<(Index, Outcome), LogSetback>,
+    ) -> bool {
+        let Some(errand) = self.members_desk.errands.remove(&ticket) else { return false };
+        let failed = match result {
+            Ok((_index, Outcome::Done)) => None,
+            Ok((_index, other)) => Some(format!("{other:?}")),
+            Err(setback) => Some(format!("{setback:?}")),
+        };
+        self.errand_ended(now, errand, failed);
+        true
+    }
+
+    fn errand_ended(&mut self, now: Now, errand: Errand, failed: Option<String>) {
+        let Some(why) = failed else { return };
+        tracing::debug!(?errand, why, "what follows from the list of members came to nothing");
+        let what = match errand {
+            Errand::Seed => None,
+            Errand::Follow(group) => Some(group),
+        };
+        self.members_desk.rest.insert(what, now.mono + AGAIN);
+    }
+}
