@@ -403,8 +403,8 @@ impl Kernel {
         ticket: Ticket,
         result: Result<(Index, Outcome), LogSetback>,
     ) {
-        if self.kv_proposed(now, ticket, &result) {
-            return;
+        if let Some(asks) = self.kv.answered_by(ticket) {
+            return self.kv_proposed(now, asks, result);
         }
         if self.members_proposed(now, ticket, &result) {
             return;

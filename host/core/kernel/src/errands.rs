@@ -43,6 +43,10 @@ impl Kernel {
             Target::Leader(group) => Some(group),
             Target::Node(_) => None,
         };
+        // The hot path: what it brings is not copied to be looked at.
+        if let (true, Some(group)) = (ask.errand.is_about_keys(), group) {
+            return self.kv_requested(id, group);
+        }
         match (ask.errand.clone(), group) {
             (Errand::NodeUp { api, shards, boot }, Some(group)) => {
                 let node = match origin {

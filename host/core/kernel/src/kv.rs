@@ -9,18 +9,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use quorate_ledger::{Ledger, Outcome, ShardCommand};
+use quorate_ledger::{Command, Ledger, Outcome, ShardCommand};
 use quorate_types::clocks::Clocks;
 use quorate_types::kv::{Act, KvAnswer, KvRead, KvRequest, LeaseId, Op, Txn, group_of_lease};
 use quorate_types::{GroupId, Index, Refusal, Reply, Request, Time};
 
 use crate::frame::{Done, Errand};
-use crate::io::{LogSetback, Now, Ticket};
+use crate::io::{Effect, LogSetback, Now, Ticket};
 use crate::kernel::Kernel;
 
 /// Requests in one entry. With `ENTRY_BYTES` it keeps an entry's apply below a few milliseconds.
 const ENTRY_REQUESTS: usize = 1024;
-/// Keys and values in one entry, bytes, beyond its last request: half of what a command may have.
+/// Keys and values in one entry, bytes, where it is of more than one ask: half of what a command
+/// may have.
 const ENTRY_BYTES: usize = 1 << 20;
 /// A verdict that was not committed is proposed again after this span.
 const PROPOSE_AGAIN: Duration = Duration::from_millis(500);
@@ -85,8 +86,16 @@ impl KvClocks {
     }
 }
 
+impl KvDesk {
+    /// The asks that an entry answers, if the ticket is that of one.
+    pub(crate) fn answered_by(&mut self, ticket: Ticket) -> Option<Vec<(u64, usize)>> {
+        self.proposed.remove(&ticket)
+    }
+}
+
 impl Kernel {
-    /// Takes requests that this node must answer as the group's leader.
+    /// Takes requests that this node must answer as the group's leader; they wait for the end of the
+    /// step.
     pub(crate) fn kv_requested(&mut self, id: u64, group: GroupId) {
         self.kv.waiting.entry(group).or_default().push(id);
     }
@@ -97,18 +106,19 @@ impl Kernel {
             let (mut requests, mut asks, mut bytes) = (Vec::new(), Vec::new(), 0);
             for id in waiting {
                 let Some(asked) = self.kv_requests_of(id) else { continue };
-                bytes += asked.iter().map(weight).sum::<usize>();
-                asks.push((id, asked.len()));
-                requests.extend(asked);
-                if requests.len() >= ENTRY_REQUESTS || bytes >= ENTRY_BYTES {
+                let asked = std::mem::take(asked);
+                let more = asked.iter().map(weight).sum::<usize>();
+                // One that is too large by itself goes alone, so that it alone is refused.
+                if bytes + more > ENTRY_BYTES || requests.len() >= ENTRY_REQUESTS {
                     let full = (std::mem::take(&mut requests), std::mem::take(&mut asks));
                     self.propose_kv(now, group, full);
                     bytes = 0;
                 }
+                bytes += more;
+                asks.push((id, asked.len()));
+                requests.extend(asked);
             }
-            if !asks.is_empty() {
-                self.propose_kv(now, group, (requests, asks));
-            }
+            self.propose_kv(now, group, (requests, asks));
         }
     }
 
@@ -118,41 +128,57 @@ impl Kernel {
         group: GroupId,
         (requests, asks): (Vec<KvRequest>, Vec<(u64, usize)>),
     ) {
-        let ticket = self.propose(now, group, ShardCommand::Kv(requests));
+        if asks.is_empty() {
+            return;
+        }
+        let command = Command::from(ShardCommand::Kv(requests));
+        let entry = command.encode(self.stamped(now, group).wall);
+        // What was lent to the entry goes back to its asks, which may have to be proposed again.
+        if let Command::Shard(ShardCommand::Kv(requests)) = command {
+            let mut requests = requests.into_iter();
+            for (id, count) in &asks {
+                let lent = requests.by_ref().take(*count).collect();
+                if let Some(asked) = self.kv_requests_of(*id) {
+                    *asked = lent;
+                }
+            }
+        }
+        let ticket = self.ticket();
+        self.effects.push_back(Effect::Propose(ticket, group, entry));
         self.kv.proposed.insert(ticket, asks);
     }
 
-    fn kv_requests_of(&self, id: u64) -> Option<Vec<KvRequest>> {
-        if let Errand::Door(request) = &self.asks.table.get(&id)?.errand
-            && let Request::Kv(requests) = request.as_ref()
-        {
-            return Some(requests.clone());
-        }
-        unreachable!("ask {id} brought no request about keys")
+    fn kv_requests_of(&mut self, id: u64) -> Option<&mut Vec<KvRequest>> {
+        let ask = self.asks.table.get_mut(&id)?;
+        let Errand::Door(request) = &mut ask.errand else {
+            unreachable!("ask {id} brought no request about keys")
+        };
+        let Request::Kv(requests) = request.as_mut() else {
+            unreachable!("ask {id} brought no request about keys")
+        };
+        Some(requests)
     }
 
-    /// Whether the ticket was one of an entry of requests, which is dealt with here.
+    /// An entry of requests ended.
     pub(crate) fn kv_proposed(
         &mut self,
         now: Now,
-        ticket: Ticket,
-        result: &Result<(Index, Outcome), LogSetback>,
-    ) -> bool {
-        let Some(asks) = self.kv.proposed.remove(&ticket) else { return false };
+        asks: Vec<(u64, usize)>,
+        result: Result<(Index, Outcome), LogSetback>,
+    ) {
         let mut answers = match result {
-            Ok((_index, Outcome::Kv(answers))) => answers.iter(),
+            Ok((_index, Outcome::Kv(answers))) => answers.into_iter(),
             Ok((_index, other)) => unreachable!("requests about keys came to {other:?}"),
             Err(setback) => {
-                asks.iter().for_each(|(id, _count)| self.log_setback(now, *id, *setback));
-                return true;
+                asks.iter().for_each(|(id, _count)| self.log_setback(now, *id, setback));
+                return;
             }
         };
         for (id, count) in asks {
-            let part: Vec<KvAnswer> = answers.by_ref().take(count).cloned().collect();
+            let part: Vec<KvAnswer> = answers.by_ref().take(count).collect();
             assert_eq!(part.len(), count, "an entry answers each of its requests");
             self.finish(now, id, Ok(Done::Door(Box::new(Reply::Kv(part)))));
         }
-        true
     }
 
     /// Reads from the view.
@@ -171,6 +197,13 @@ impl Kernel {
         };
         leading.kv.follow(now, view);
         if leading.kv.renew(now, lease, ttl_ms) { Ok(ttl_ms) } else { Err(gone()) }
+    }
+}
+
+impl Errand {
+    /// Whether it asks for acts on keys, leases and seats.
+    pub(crate) fn is_about_keys(&self) -> bool {
+        matches!(self, Self::Door(request) if matches!(request.as_ref(), Request::Kv(_)))
     }
 }
 

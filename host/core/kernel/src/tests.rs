@@ -2,6 +2,7 @@
 
 mod blobs;
 mod ends;
+mod kv;
 mod lives;
 mod members;
 mod outside;
