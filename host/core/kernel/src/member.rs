@@ -171,6 +171,7 @@ impl Kernel {
         voters: Vec<NodeId>,
         learners: Vec<NodeId>,
     ) {
+        self.members_desk.rest.remove(&Some(group));
         self.members_desk.groups.insert(group, (voters, learners));
     }
 
@@ -272,8 +273,14 @@ impl Kernel {
     }
 
     fn errand_ended(&mut self, now: Now, errand: Errand, failed: Option<String>) {
-        let Some(why) = failed else { return };
-        tracing::debug!(?errand, why, "what follows from the list of members came to nothing");
+        match (failed, errand) {
+            (None, Errand::Seed) => return,
+            // What it came to is told in a moment; until then it is not asked for again.
+            (None, Errand::Follow(_)) => {}
+            (Some(why), _) => {
+                tracing::debug!(?errand, why, "what follows from the list came to nothing");
+            }
+        }
         let what = match errand {
             Errand::Seed => None,
             Errand::Follow(group) => Some(group),
