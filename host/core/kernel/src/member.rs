@@ -239,9 +239,9 @@ impl Kernel {
             return;
         }
         let Some((voters, learners)) = desk.groups.get(&group) else { return };
-        let roster = self.view.roster();
-        let missing = roster.members().map(|member| member.id);
-        let missing = missing.filter(|id| !voters.contains(id) && !learners.contains(id)).next();
+        let roster = Arc::clone(self.view.roster());
+        let mut listed = roster.members().map(|member| member.id);
+        let missing = listed.find(|id| !voters.contains(id) && !learners.contains(id));
         let gone = || learners.iter().find(|id| roster.get(**id).is_none()).copied();
         let change = match missing.map(GroupChange::AddLearner) {
             Some(add) => add,
