@@ -9,6 +9,7 @@ use quorate_types::{AgentId, Digest, GroupId, NodeId, TaskId, TaskState};
 
 use crate::key_args::{ElectArgs, KvVerb, LockArgs};
 use crate::output::Format;
+use crate::sim_args::SimVerb;
 use crate::verbs::storage::StorageVerb;
 
 /// Agents, tasks and calls on a cluster that survives its nodes.
@@ -549,69 +550,6 @@ pub(crate) struct DemoArgs {
 pub(crate) enum Chaos {
     /// The leader is killed with SIGKILL and started again.
     Kill,
-}
-
-/// What can be done in simulation.
-#[derive(Debug, Subcommand)]
-pub(crate) enum SimVerb {
-    /// Run seeds; a failing one prints the command that replays it.
-    #[command(after_help = "Example:\n  quorate sim run --seeds 1..1000 --minutes 5")]
-    Run(SimRunArgs),
-    /// Run one seed again, with its whole trace.
-    #[command(after_help = "Example:\n  quorate sim replay 4711 --rate 100")]
-    Replay(SimReplayArgs),
-}
-
-/// One seed.
-#[derive(Debug, Args)]
-pub(crate) struct SimReplayArgs {
-    /// The seed.
-    pub(crate) seed: u64,
-    #[command(flatten)]
-    pub(crate) plan: SimPlanArgs,
-}
-
-/// What every seed is run under; a replay takes the same.
-#[derive(Debug, Args)]
-pub(crate) struct SimPlanArgs {
-    /// Requests a second; each seed draws its own where absent.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000))]
-    pub(crate) rate: Option<u64>,
-    /// Simulated seconds of faults; the time to settle comes on top.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub(crate) seconds: Option<u64>,
-    /// Nodes, all of them voters.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=quorate_sim::NODES_MAX))]
-    pub(crate) nodes: Option<u64>,
-    /// Plant a bug in the simulated nodes, to see it found: early-vote, early-append,
-    /// lossy-recovery, leader-restore, drop-completion=N or double-completion=N. Repeatable.
-    #[arg(long = "fault", value_name = "NAME")]
-    pub(crate) faults: Vec<String>,
-}
-
-/// Which seeds.
-#[derive(Debug, Args)]
-pub(crate) struct SimRunArgs {
-    /// From the first up to, but without, the second.
-    #[arg(long, value_parser = seeds, value_name = "A..B")]
-    pub(crate) seeds: Seeds,
-    /// Stop after this long, with what has run.
-    #[arg(long)]
-    pub(crate) minutes: Option<u64>,
-    #[command(flatten)]
-    pub(crate) plan: SimPlanArgs,
-}
-
-/// A range of seeds, not empty.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seeds(pub(crate) std::ops::Range<u64>);
-
-fn seeds(text: &str) -> Result<Seeds, String> {
-    text.split_once("..")
-        .and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?))
-        .filter(|range: &std::ops::Range<u64>| !range.is_empty())
-        .map(Seeds)
-        .ok_or_else(|| "write seeds as A..B with A below B, e.g. 1..1000".to_owned())
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod output;
 mod program;
 mod signals;
 mod sim;
+mod sim_args;
 mod verbs;
 
 pub use launch::{BadFault, Launch};

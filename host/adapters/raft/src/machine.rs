@@ -115,6 +115,8 @@ impl Machine {
         if let Err(error) = state.admit(generation) {
             return Batch { outcomes: Vec::new(), failure: Some(error) };
         }
+        let swapped = if self.faults.apply_swapped { swapped(entries) } else { None };
+        let entries = swapped.as_deref().unwrap_or(entries);
         let mut batch = Batch { outcomes: Vec::with_capacity(entries.len()), failure: None };
         let mut happened: Vec<(Index, Vec<EventKind>)> = Vec::new();
         for entry in entries {
@@ -164,9 +166,17 @@ impl Machine {
     /// The state as it is now.
     pub(crate) fn freeze(&self) -> Frozen {
         let state = locked(&self.state);
-        let last_membership = state.membership.clone();
+        let mut last_membership = state.membership.clone();
+        if self.faults.snapshot_forgets_members {
+            last_membership = StoredMembership::default();
+        }
         let meta = SnapshotMeta { last_log_id: state.applied, last_membership };
         Frozen { ledger: state.ledger.clone(), meta }
+    }
+
+    /// A planted fault: whether whoever applies stamps commands by its own clock.
+    pub(crate) fn stamps_anew(&self) -> bool {
+        self.faults.clock_in_apply
     }
 
     /// The ledger in a snapshot, checked against the digest that it states.
@@ -190,6 +200,17 @@ impl Machine {
         self.observer.restored(self.group, last, &view);
         Ok(())
     }
+}
+
+/// A planted fault: the last two commands in each other's place.
+fn swapped(entries: &[Entry]) -> Option<Vec<Entry>> {
+    let mut entries = entries.to_vec();
+    let [.., first, second] = entries.as_mut_slice() else { return None };
+    let commands = (&first.payload, &second.payload);
+    if let (EntryPayload::Normal(_), EntryPayload::Normal(_)) = commands {
+        std::mem::swap(&mut first.payload, &mut second.payload);
+    }
+    Some(entries)
 }
 
 impl State {

@@ -176,6 +176,7 @@ impl<RT: AsyncRuntime, D: Disk> Raft<RT, D> {
         let config = openraft_config(format!("{group}"), profile, compaction, &faults)
             .map_err(|error| StartError::Settings(error.to_string()))?;
         let outbox = Outbox::new(group, wire, RT::thread_rng().next_u64());
+        let unconfirmed = faults.read_unconfirmed;
         let hears = Arc::clone(&observer);
         let machine = Arc::new(Machine::new(layout, group, faults, hears, allow_list.clone()));
         let opener = Opener {
@@ -199,7 +200,7 @@ impl<RT: AsyncRuntime, D: Disk> Raft<RT, D> {
         let log = opener.log.clone();
         let (out, admitted) = (Arc::clone(&outbox), allow_list.clone());
         let inbound = Inbound::new(Arc::clone(&slot), out, admitted, log.clone());
-        let (reads, flags) = (Reads::begin(Arc::clone(&slot)), Flags::default());
+        let (reads, flags) = (Reads::begin(Arc::clone(&slot), unconfirmed), Flags::default());
         let (stop, stopped) = RT::Oneshot::channel();
         let (tell_ended, ended) = RT::Watch::channel(false);
         let supervisor = Supervisor::new(group, opener, Arc::clone(&slot), observer, flags.clone());

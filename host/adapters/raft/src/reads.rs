@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use openraft::ReadPolicy;
 use openraft::errors::{LinearizableReadError, RaftError};
-use openraft_rt::{AsyncRuntime, Mpsc, MpscReceiver, MpscSender, Oneshot, OneshotSender};
+use openraft_rt::{
+    AsyncRuntime, Mpsc, MpscReceiver, MpscSender, Oneshot, OneshotSender, WatchReceiver as _,
+};
 use quorate_types::{Disk, Index, NodeId};
 
 use crate::instance::Slot;
@@ -22,10 +24,11 @@ type Answer = Result<Index, ReadError>;
 pub(crate) struct Reads<RT: AsyncRuntime>(MpscTx<RT, OneshotTx<RT, Answer>>);
 
 impl<RT: AsyncRuntime> Reads<RT> {
-    pub(crate) fn begin<D: Disk>(slot: Arc<Slot<RT, D>>) -> Self {
+    /// Planted to be `unconfirmed`, reads ask nobody.
+    pub(crate) fn begin<D: Disk>(slot: Arc<Slot<RT, D>>, unconfirmed: bool) -> Self {
         // Readers have a place each before they come here, so that none finds it full.
         let (readers, queue) = RT::Mpsc::channel(WAITING_MAX);
-        drop(RT::spawn(serve(slot, queue)));
+        drop(RT::spawn(serve(slot, queue, unconfirmed)));
         Self(readers)
     }
 
@@ -40,6 +43,7 @@ impl<RT: AsyncRuntime> Reads<RT> {
 async fn serve<RT: AsyncRuntime, D: Disk>(
     slot: Arc<Slot<RT, D>>,
     mut queue: MpscRx<RT, OneshotTx<RT, Answer>>,
+    unconfirmed: bool,
 ) {
     let mut readers = Vec::new();
     while let Some(first) = queue.recv().await {
@@ -47,11 +51,23 @@ async fn serve<RT: AsyncRuntime, D: Disk>(
         while let Ok(next) = queue.try_recv() {
             readers.push(next);
         }
-        let answer = confirm(&slot).await;
+        let answer = if unconfirmed { believe(&slot) } else { confirm(&slot).await };
         for reader in readers.drain(..) {
             // A reader may have gone meanwhile.
             drop(reader.send(answer.clone()));
         }
+    }
+}
+
+/// A planted fault: who once led believes that it still does.
+fn believe<RT: AsyncRuntime, D: Disk>(slot: &Slot<RT, D>) -> Answer {
+    let instance = slot.current().ok_or(ReadError::Stopped)?;
+    let metrics = instance.metrics();
+    let metrics = metrics.borrow_watched();
+    if metrics.current_leader == Some(metrics.id) {
+        Ok(index_of(metrics.last_applied.map_or(0, |last| last.index)))
+    } else {
+        Err(ReadError::NotLeader { leader: metrics.current_leader.map(NodeId) })
     }
 }
 

@@ -11,16 +11,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use openraft::OptionalSend;
+use openraft::{EntryPayload, OptionalSend};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
-use openraft_rt::{AsyncRuntime, Mutex as _};
+use openraft_rt::{AsyncRuntime, Instant, Mutex as _};
 use quorate_storage::Snapshots;
 use quorate_types::{Disk, GroupId, Index, Term};
 
 use crate::machine::{Frozen, Machine};
 use crate::record;
 use crate::types::{
-    LogId, Snapshot, SnapshotMeta, StoredMembership, Tc, index_or_none, log_id, term_of,
+    Entry, Framed, LogId, Snapshot, SnapshotMeta, StoredMembership, Tc, index_or_none, log_id,
+    term_of,
 };
 
 /// Entries applied under one lock and published as one view. openraft hands over what is committed
@@ -83,6 +84,21 @@ impl<RT: AsyncRuntime, D: Disk> Shelf<RT, D> {
     }
 }
 
+/// A planted fault: ledger time as this node has it, in place of the leader's stamp.
+fn stamp_anew(entries: &mut [Entry], since: Duration) {
+    for entry in entries {
+        if let EntryPayload::Normal(command) = &entry.payload
+            && let Some((head, rest)) = command.entry().split_first_chunk::<4>()
+            && let Some((at, body)) = rest.split_first_chunk::<8>()
+        {
+            let by_us = u64::try_from(since.as_micros()).unwrap_or(0);
+            let at = u64::from_be_bytes(*at).saturating_add(by_us);
+            let stamped = [head.as_slice(), &at.to_be_bytes(), body].concat();
+            entry.payload = EntryPayload::Normal(Framed::command(&stamped));
+        }
+    }
+}
+
 /// The state machine of one openraft instance.
 pub(crate) struct StateMachine<RT: AsyncRuntime, D: Disk> {
     machine: Arc<Machine>,
@@ -90,13 +106,16 @@ pub(crate) struct StateMachine<RT: AsyncRuntime, D: Disk> {
     generation: u64,
     /// Gone with this instance, and then nobody wants its snapshots.
     alive: Arc<()>,
+    /// When it began, for who stamps anew.
+    origin: RT::Instant,
 }
 
 impl<RT: AsyncRuntime, D: Disk> StateMachine<RT, D> {
     /// Fences every earlier instance's.
     pub(crate) fn new(machine: Arc<Machine>, shelf: Arc<Shelf<RT, D>>) -> Self {
         let generation = machine.next_generation();
-        Self { machine, shelf, generation, alive: Arc::default() }
+        let origin = <RT::Instant as Instant>::now();
+        Self { machine, shelf, generation, alive: Arc::default(), origin }
     }
 
     /// Puts the newest snapshot on disk in place, when a node starts.
@@ -124,7 +143,10 @@ impl<RT: AsyncRuntime, D: Disk> RaftStateMachine<Tc<RT>> for StateMachine<RT, D>
         let mut chunks = entries.ready_chunks(BATCH_MAX);
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.into_iter().collect::<Result<Vec<_>, io::Error>>()?;
-            let (entries, responders): (Vec<_>, Vec<_>) = chunk.into_iter().unzip();
+            let (mut entries, responders): (Vec<_>, Vec<_>) = chunk.into_iter().unzip();
+            if self.machine.stamps_anew() {
+                stamp_anew(&mut entries, <RT::Instant as Instant>::now() - self.origin);
+            }
             let batch = self.machine.apply(self.generation, &entries);
             // The view is out, so whoever gets an answer can read what it speaks of.
             for (responder, outcome) in responders.into_iter().zip(batch.outcomes) {

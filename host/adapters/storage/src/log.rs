@@ -168,7 +168,7 @@ impl<RT: AsyncRuntime, D: Disk> Log<RT, D> {
         let pen = Pen::<RT, D>::new(segments, options.directory, end);
         let (segment, end) = pen.durable();
         shared.counters.durable(segment, end);
-        let writer = Writer::new(Arc::clone(&shared), pen, found.live, faults.append_acked_early);
+        let writer = Writer::new(Arc::clone(&shared), pen, found.live, faults.clone());
         let (wake, woken) = RT::Watch::channel(0);
         let (batches, progress) = RT::Watch::channel(0);
         let _detached = RT::spawn(writer.run(woken, batches));

@@ -10,12 +10,44 @@ pub struct Faults {
     pub append_acked_early: bool,
     /// storage: recovery drops the last durable entry.
     pub recovery_drops_last: bool,
+    /// storage: a vote is kept in memory alone.
+    pub vote_dropped: bool,
+    /// storage: the newest vote is not written again before its segment is used anew.
+    pub vote_not_carried: bool,
+    /// sim's disk, in place of storage: the log is never synced.
+    pub log_unsynced: bool,
+    /// sim's disk, in place of storage: a snapshot is renamed before it is synced.
+    pub snapshot_unsynced: bool,
+    /// sim's disk, in place of storage: a blob is renamed before it is synced.
+    pub blob_unsynced: bool,
+    /// sim's disk, in place of storage: directories are never synced.
+    pub names_unsynced: bool,
+    /// raft: a snapshot is without its membership.
+    pub snapshot_forgets_members: bool,
+    /// raft: a read asks no quorum whether this node still leads.
+    pub read_unconfirmed: bool,
+    /// raft: the last two commands of a batch are applied in each other's place.
+    pub apply_swapped: bool,
+    /// raft: a command is stamped anew, by this node's clock, when it is applied.
+    pub clock_in_apply: bool,
     /// raft: openraft's `enable_leader_restore` is on.
     pub leader_restore: bool,
     /// ledger: the n-th completion (from 1) is acknowledged and forgotten.
     pub completion_dropped: Option<u64>,
     /// ledger: the n-th completion (from 1) happens twice.
     pub completion_doubled: Option<u64>,
+    /// ledger: a task whose lease is lost is not queued again.
+    pub requeue_lost: bool,
+    /// ledger: any token ends a lease.
+    pub fence_ignored: bool,
+    /// ledger: every lease of a shard has the same token.
+    pub token_reused: bool,
+    /// ledger: a task that is cancelled goes on.
+    pub cancel_forgotten: bool,
+    /// ledger: the digest does not follow a task that changes.
+    pub digest_stale: bool,
+    /// ledger: a restored state does not know the idempotency keys of its tasks.
+    pub keys_not_restored: bool,
 }
 
 impl Faults {

@@ -35,29 +35,40 @@ pub(crate) struct Chaos {
     site: Site,
     nodes: Vec<SimNode>,
     due: Vec<(Duration, Relief)>,
+    /// That of the fault that strikes.
+    number: usize,
 }
 
 impl Chaos {
     pub(crate) fn new(site: Site, nodes: Vec<SimNode>) -> Self {
-        Self { site, nodes, due: Vec::new() }
+        Self { site, nodes, due: Vec::new(), number: 0 }
     }
 
     /// Plays these until `until` has passed since the run's start or a judge has complained.
-    pub(crate) async fn play(&mut self, blows: &[Blow], until: Duration) {
+    pub(crate) async fn play(&mut self, blows: &[(usize, Blow)], until: Duration) {
         let mut blows = blows.iter().copied().peekable();
         loop {
             let relief = self.due.iter().map(|(at, _)| *at).min();
-            let next = blows.peek().map(|blow| blow.at);
+            let next = blows.peek().map(|(_, blow)| blow.at);
             let wake = [relief, next].into_iter().flatten().min().unwrap_or(until).min(until);
             runtime::sleep_until(wake).await;
             if wake >= until || self.site.world.has_complaints() {
                 return;
             }
             self.relieve();
-            while let Some(blow) = blows.next_if(|blow| blow.at <= elapsed()) {
+            self.look_around();
+            while let Some((number, blow)) = blows.next_if(|(_, blow)| blow.at <= elapsed()) {
+                self.number = number;
+                self.site.world.set_calm(false);
                 self.strike(blow).await;
             }
         }
+    }
+
+    /// Whether all is well: nothing is due to be put right, and everybody is there.
+    fn look_around(&self) {
+        let is_well = |node: &SimNode| node.lives() && !node.has_stopped() && !node.is_ruined();
+        self.site.world.set_calm(self.due.is_empty() && self.nodes.iter().all(is_well));
     }
 
     /// Everything is put right again.
@@ -117,7 +128,7 @@ impl Chaos {
         }
     }
 
-    fn place(&self, whom: Whom) -> usize {
+    pub(crate) fn place(&self, whom: Whom) -> usize {
         match whom {
             Whom::Place(place) => place % self.nodes.len().max(1),
             Whom::Leader(place) => self.nodes.iter().position(SimNode::leads).unwrap_or(place),
@@ -188,7 +199,7 @@ impl Chaos {
     }
 
     fn note(&self, blow: &Blow, place: usize) {
-        self.site.world.fault(&format!("n{}: {blow}", place + 1), 1);
+        self.site.world.fault(&format!("fault {} at n{}: {blow}", self.number, place + 1), 1);
     }
 
     fn fail_disk(&mut self, place: usize, how: Failing, blow: &Blow) {
@@ -222,7 +233,7 @@ impl Chaos {
     }
 
     /// The ways that a cut of this shape at this node takes.
-    fn ways(&self, place: usize, shape: Shape) -> Vec<(NodeId, NodeId)> {
+    pub(crate) fn ways(&self, place: usize, shape: Shape) -> Vec<(NodeId, NodeId)> {
         let ids: Vec<NodeId> = self.nodes.iter().map(|node| node.id).collect();
         let Some(node) = ids.get(place).copied() else { return Vec::new() };
         let next = ids.get((place + 1) % ids.len()).copied().unwrap_or(node);

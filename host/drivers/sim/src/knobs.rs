@@ -1,6 +1,8 @@
 //! What a run is asked to be, and what its seed makes of it.
 
-use quorate_raft::Compaction;
+use std::collections::BTreeSet;
+
+use quorate_raft::{Compaction, Profile};
 use quorate_types::Faults;
 use quorate_types::rng::Rng;
 
@@ -12,12 +14,14 @@ use crate::runtime::Clock;
 pub struct Plan {
     /// Bugs to plant: none in what ships.
     pub faults: Faults,
-    /// Requests a second; the seed draws 2–10 where absent.
+    /// Requests a second; the seed draws 1–6 where absent.
     pub rate: Option<u64>,
     /// Simulated seconds of faults; the time to settle comes on top.
     pub seconds: u64,
     /// Nodes, all of them voters.
     pub nodes: u64,
+    /// Of the faults that the seed draws only these, by their number; all where absent.
+    pub only: Option<BTreeSet<usize>>,
 }
 
 const SECONDS: u64 = 72;
@@ -27,14 +31,14 @@ pub const NODES_MAX: u64 = 9;
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { faults: Faults::none(), rate: None, seconds: SECONDS, nodes: NODES }
+        Self { faults: Faults::none(), rate: None, seconds: SECONDS, nodes: NODES, only: None }
     }
 }
 
 impl Plan {
     /// What to type to see this seed again, under the same plan.
     pub fn command(&self, seed: u64) -> String {
-        let Self { faults, rate, seconds, nodes } = self;
+        let Self { faults, rate, seconds, nodes, only } = self;
         let mut command = format!("quorate sim replay {seed}");
         let mut flag = |name: &str, value: String| command.push_str(&format!(" --{name} {value}"));
         if let Some(rate) = rate {
@@ -45,6 +49,10 @@ impl Plan {
         }
         if *nodes != NODES {
             flag("nodes", nodes.to_string());
+        }
+        if let Some(only) = only {
+            let numbers: Vec<String> = only.iter().map(usize::to_string).collect();
+            flag("only", if numbers.is_empty() { "none".to_owned() } else { numbers.join(",") });
         }
         for name in planted(faults) {
             flag("fault", name);
@@ -65,13 +73,14 @@ pub(crate) struct Knobs {
     pub(crate) fault_ppm: u32,
     pub(crate) compaction: Compaction,
     /// Clocks go so much too fast or too slow, parts in a million, and are set so wrong.
+    pub(crate) profile: Profile,
     pub(crate) skew_ppm: u64,
     pub(crate) wall_off_ms: u64,
 }
 
 impl Knobs {
     pub(crate) fn draw(plan: &Plan, rng: &mut Rng) -> Self {
-        let drawn = 2 + rng.below(9);
+        let drawn = 1 + rng.below(6);
         let mut pick = |choices: [u64; 3]| {
             let [a, b, c] = choices;
             [a, b, c][usize::try_from(rng.below(3)).unwrap_or(0)]
@@ -84,16 +93,35 @@ impl Knobs {
             wire_us_max: pick([600, 1_500, 3_000]),
             loss_ppm: narrow(pick([0, 1_000, 10_000])),
             repeat_ppm: narrow(pick([0, 0, 1_000])),
-            gap_ms: pick([1_500, 3_000, 6_000]),
+            gap_ms: pick([1_500, 9_000, 20_000]),
             fault_ppm: narrow(pick([0, 20_000, 100_000])),
             compaction: Compaction {
                 // A node that comes back applies again what is above its snapshot: never to take
                 // one is dear, and says most about recovery, so one seed in nine does.
-                entries_per_snapshot: pick([100, 400, rare]),
+                entries_per_snapshot: pick([150, 800, rare]),
                 entries_kept: pick([10, 50, 200]),
             },
+            profile: [Profile::Default, Profile::Default, Profile::Lan]
+                [usize::try_from(pick([0, 1, 2])).unwrap_or(0)],
             skew_ppm: pick([0, 300, 20_000]),
             wall_off_ms: pick([0, 20, 5_000]),
+        }
+    }
+
+    /// No weather at all.
+    pub(crate) fn calm(profile: Profile) -> Self {
+        Self {
+            rate: 1,
+            sync_us_max: 1_000,
+            wire_us_max: 1_500,
+            loss_ppm: 0,
+            repeat_ppm: 0,
+            gap_ms: 1,
+            fault_ppm: 0,
+            compaction: Compaction::default(),
+            profile,
+            skew_ppm: 0,
+            wall_off_ms: 0,
         }
     }
 
@@ -117,8 +145,10 @@ mod tests {
     fn a_seed_is_seen_again_by_its_own_flags() {
         assert_eq!(Plan::default().command(7), "quorate sim replay 7");
         let faults = Faults { vote_acked_early: true, ..Faults::none() };
-        let plan = Plan { faults, rate: Some(100), seconds: 9, nodes: 5 };
-        let command = "quorate sim replay 7 --rate 100 --seconds 9 --nodes 5 --fault early-vote";
+        let only = Some(BTreeSet::from([12, 3]));
+        let plan = Plan { faults, rate: Some(100), seconds: 9, nodes: 5, only };
+        let command = "quorate sim replay 7 --rate 100 --seconds 9 --nodes 5 --only 3,12 \
+                       --fault early-vote";
         assert_eq!(plan.command(7), command);
     }
 }

@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,19 @@ pub struct Failure {
     pub complaints: Vec<Complaint>,
     /// What to type to see it again.
     pub command: String,
+    /// At which commit, where git can tell.
+    pub commit: Option<String>,
+}
+
+/// What git says of the folder that this runs in, asked once.
+fn commit() -> Option<String> {
+    static COMMIT: OnceLock<Option<String>> = OnceLock::new();
+    let ask = || {
+        let said = Command::new("git").args(["describe", "--always", "--dirty"]).output().ok()?;
+        let said = String::from_utf8(said.stdout).ok()?.trim().to_owned();
+        (!said.is_empty()).then_some(said)
+    };
+    COMMIT.get_or_init(ask).clone()
 }
 
 impl Failure {
@@ -66,6 +80,9 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "seed {} failed; see it again: {}", self.seed, self.command)?;
+        if let Some(commit) = &self.commit {
+            write!(f, " (at commit {commit})")?;
+        }
         self.complaints.iter().try_for_each(|complaint| write!(f, "\n  {complaint}"))
     }
 }
@@ -100,7 +117,7 @@ impl Summary {
         }
         if !complaints.is_empty() {
             let (seed, command) = (outcome.seed, plan.command(outcome.seed));
-            self.failed.push(Failure { seed, complaints, command });
+            self.failed.push(Failure { seed, complaints, command, commit: commit() });
             self.failed.sort_by_key(|failure| failure.seed);
         }
     }

@@ -73,7 +73,8 @@ enum Fate {
 
 impl SimNode {
     pub(crate) fn new(site: Site, id: NodeId, mut rng: Rng) -> Self {
-        let disk = SimDisk::new(site.world.clone(), id, rng.next_u64(), site.knobs.sync_us_max);
+        let (world, sync_us_max) = (site.world.clone(), site.knobs.sync_us_max);
+        let disk = SimDisk::new(world, id, rng.next_u64(), sync_us_max, &site.faults);
         Self { id, site, disk, rng, life: None, lives: 0, fate: Arc::new(Mutex::new(Fate::Well)) }
     }
 
@@ -123,6 +124,7 @@ impl SimNode {
         drop(runtime::spawn_at(self.id, async move {
             let (id, world, disk) = (birth.id, birth.site.world.clone(), birth.disk.clone());
             let Err(reason) = birth.begin(Arc::clone(&fate)).await else { return };
+            world.set_calm(false);
             if !disk.is_excuse() {
                 world.complain(Law::Recovery, format!("{id} does not start: {reason}"));
             } else if disk.has_failed() {
@@ -188,6 +190,7 @@ impl Birth {
         let config = self.kernel_config(&voters);
         let mut options = RaftOptions::new(id, GROUP, voters);
         (options.faults, options.compaction) = (faults, knobs.compaction);
+        options.profile = knobs.profile;
         let raft = Raft::start(options, log, snapshots, wire.clone(), Arc::new(tap))
             .await
             .map_err(|error| told(&error))?;
@@ -290,6 +293,7 @@ impl Observer for Tap {
             } else {
                 self.world.complain(Law::Stopped, what);
             }
+            self.world.set_calm(false);
             *locked(&self.fate) = Fate::Stopped;
             self.mailbox.failed(group, reason);
         }

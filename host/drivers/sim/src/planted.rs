@@ -1,54 +1,174 @@
-//! Planted faults by their names, as a command line takes and shows them.
+//! Planted bugs: by name as a command line takes and shows them, and as a table of
+//! what each must break and in which seed it was found.
 
 use quorate_types::Faults;
 
+use crate::knobs::Plan;
+use crate::law::Law;
+use crate::many::{Budget, Failure, run_many};
+
 /// A name that no fault has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "there is no fault `{0}`; there are early-vote, early-append, lossy-recovery, leader-restore, \
-     drop-completion=N and double-completion=N, N from 1"
-)]
-pub struct UnknownFault(String);
+#[error("there is no fault `{name}`; there are {}", names().join(", "))]
+pub struct UnknownFault {
+    name: String,
+}
+
+type Flag = fn(&mut Faults) -> &mut bool;
+
+/// Bugs that are there or not.
+const FLAGS: [(&str, Flag); 20] = [
+    ("early-vote", |faults| &mut faults.vote_acked_early),
+    ("early-append", |faults| &mut faults.append_acked_early),
+    ("lossy-recovery", |faults| &mut faults.recovery_drops_last),
+    ("leader-restore", |faults| &mut faults.leader_restore),
+    ("dropped-vote", |faults| &mut faults.vote_dropped),
+    ("vote-not-carried", |faults| &mut faults.vote_not_carried),
+    ("unsynced-log", |faults| &mut faults.log_unsynced),
+    ("unsynced-snapshot", |faults| &mut faults.snapshot_unsynced),
+    ("unsynced-blob", |faults| &mut faults.blob_unsynced),
+    ("unsynced-names", |faults| &mut faults.names_unsynced),
+    ("snapshot-without-members", |faults| &mut faults.snapshot_forgets_members),
+    ("unconfirmed-read", |faults| &mut faults.read_unconfirmed),
+    ("swapped-apply", |faults| &mut faults.apply_swapped),
+    ("clock-in-apply", |faults| &mut faults.clock_in_apply),
+    ("lost-requeue", |faults| &mut faults.requeue_lost),
+    ("ignored-fence", |faults| &mut faults.fence_ignored),
+    ("reused-token", |faults| &mut faults.token_reused),
+    ("forgotten-cancel", |faults| &mut faults.cancel_forgotten),
+    ("stale-digest", |faults| &mut faults.digest_stale),
+    ("keys-not-restored", |faults| &mut faults.keys_not_restored),
+];
+
+type Count = fn(&mut Faults) -> &mut Option<u64>;
+
+/// Bugs that strike the n-th time.
+const COUNTED: [(&str, Count); 2] = [
+    ("drop-completion", |faults| &mut faults.completion_dropped),
+    ("double-completion", |faults| &mut faults.completion_doubled),
+];
+
+fn names() -> Vec<String> {
+    let flags = FLAGS.iter().map(|(name, _)| (*name).to_owned());
+    flags.chain(COUNTED.iter().map(|(name, _)| format!("{name}=N"))).collect()
+}
 
 /// Plants one more fault, by its name.
 pub fn plant(faults: &mut Faults, name: &str) -> Result<(), UnknownFault> {
-    let unknown = || UnknownFault(name.to_owned());
-    let counted = |count: &str| count.parse().ok().filter(|count| *count > 0).ok_or_else(unknown);
-    match (name, name.split_once('=')) {
-        ("early-vote", _) => faults.vote_acked_early = true,
-        ("early-append", _) => faults.append_acked_early = true,
-        ("lossy-recovery", _) => faults.recovery_drops_last = true,
-        ("leader-restore", _) => faults.leader_restore = true,
-        (_, Some(("drop-completion", count))) => faults.completion_dropped = Some(counted(count)?),
-        (_, Some(("double-completion", count))) => {
-            faults.completion_doubled = Some(counted(count)?);
-        }
-        _unknown => return Err(unknown()),
+    if let Some((_, flag)) = FLAGS.iter().find(|(known, _)| *known == name) {
+        *flag(faults) = true;
+        return Ok(());
     }
+    let counted = name.split_once('=').and_then(|(name, count)| {
+        let (_, field) = COUNTED.iter().find(|(known, _)| *known == name)?;
+        Some((field, count.parse::<u64>().ok().filter(|count| *count > 0)?))
+    });
+    let (field, count) = counted.ok_or_else(|| UnknownFault { name: name.to_owned() })?;
+    *field(faults) = Some(count);
     Ok(())
 }
 
 /// The names of all that is planted.
 pub fn planted(faults: &Faults) -> Vec<String> {
-    let Faults {
-        vote_acked_early,
-        append_acked_early,
-        recovery_drops_last,
-        leader_restore,
-        completion_dropped,
-        completion_doubled,
-    } = faults;
-    let flags = [
-        ("early-vote", *vote_acked_early),
-        ("early-append", *append_acked_early),
-        ("lossy-recovery", *recovery_drops_last),
-        ("leader-restore", *leader_restore),
-    ];
-    let flags = flags.into_iter().filter(|(_, is_on)| *is_on).map(|(name, _)| name.to_owned());
-    let dropped = completion_dropped.map(|nth| format!("drop-completion={nth}"));
-    let doubled = completion_doubled.map(|nth| format!("double-completion={nth}"));
-    flags.chain(dropped).chain(doubled).collect()
+    let mut faults = faults.clone();
+    let flags = FLAGS.iter().filter(|(_, flag)| *flag(&mut faults));
+    let mut names: Vec<String> = flags.map(|(name, _)| (*name).to_owned()).collect();
+    for (name, field) in COUNTED {
+        names.extend(field(&mut faults).map(|nth| format!("{name}={nth}")));
+    }
+    names
 }
+
+/// A bug, and where it was found.
+#[derive(Clone, Copy, Debug)]
+pub struct Bug {
+    /// Its name, as `plant` takes it.
+    pub name: &'static str,
+    /// What it must break; any other breach is not its.
+    pub laws: &'static [Law],
+    /// Requests a second, where the seed's own do not show it.
+    pub rate: Option<u64>,
+    /// Simulated seconds of faults.
+    pub seconds: u64,
+    /// The first seed from 1 on that shows it.
+    pub seed: u64,
+}
+
+impl Bug {
+    /// How its seeds are run.
+    pub fn plan(&self) -> Plan {
+        let mut faults = Faults::none();
+        // Every name in the table is known: a test says so.
+        let known = plant(&mut faults, self.name);
+        debug_assert!(known.is_ok(), "{known:?}");
+        Plan { faults, rate: self.rate, seconds: self.seconds, ..Plan::default() }
+    }
+}
+
+/// Where a bug was found.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The law of its that was broken first.
+    pub law: Law,
+    /// The seed: the lowest of those that were run.
+    pub seed: u64,
+    /// What to type to see it.
+    pub command: String,
+}
+
+impl Bug {
+    /// Runs seeds from 1 up to `seeds_max` until one shows this bug; none where none does.
+    pub fn hunt(&self, seeds_max: u64, threads: usize) -> Option<Found> {
+        let budget = Budget { wall: None, threads };
+        let is_it = |failure: &&Failure| failure.breaks(self.laws);
+        let summary = run_many(1..seeds_max + 1, &self.plan(), budget, |summary| {
+            summary.failed.iter().any(|failure| is_it(&failure))
+        });
+        let failure = summary.failed.into_iter().find(|failure| is_it(&failure))?;
+        let is_its = |law: &Law| self.laws.contains(law);
+        let law = failure.complaints.iter().map(|complaint| complaint.law).find(is_its)?;
+        Some(Found { law, seed: failure.seed, command: failure.command })
+    }
+
+    /// The same seed without the bug.
+    pub fn control(&self) -> Plan {
+        Plan { faults: Faults::none(), ..self.plan() }
+    }
+}
+
+const fn bug(name: &'static str, laws: &'static [Law], seed: u64) -> Bug {
+    Bug { name, laws, rate: None, seconds: 72, seed }
+}
+
+const fn busy(name: &'static str, laws: &'static [Law], seed: u64) -> Bug {
+    Bug { name, laws, rate: Some(100), seconds: 30, seed }
+}
+
+/// All bugs, each with the seed at which tests see it again.
+pub const BUGS: [Bug; 22] = [
+    bug("early-vote", &[Law::DurableVote, Law::ElectionSafety], 26),
+    bug("early-append", &[Law::Durability, Law::LeaderCompleteness], 3),
+    bug("lossy-recovery", &[Law::Durability, Law::LeaderCompleteness], 3),
+    busy("leader-restore", &[Law::LogMatching], 3),
+    bug("dropped-vote", &[Law::DurableVote, Law::ElectionSafety], 1),
+    busy("vote-not-carried", &[Law::DurableVote, Law::Recovery], 3),
+    bug("unsynced-log", &[Law::Durability, Law::DurableVote, Law::Recovery], 3),
+    bug("unsynced-snapshot", &[Law::Recovery, Law::Durability], 1),
+    bug("unsynced-blob", &[Law::Blob], 1),
+    bug("unsynced-names", &[Law::Recovery, Law::Durability, Law::Blob], 7),
+    bug("snapshot-without-members", &[Law::Liveness, Law::Panic, Law::Stopped], 6),
+    bug("unconfirmed-read", &[Law::ReadYourWrites], 6),
+    bug("swapped-apply", &[Law::StateDigest, Law::Conservation], 3),
+    bug("clock-in-apply", &[Law::StateDigest], 1),
+    bug("lost-requeue", &[Law::Liveness], 1),
+    bug("ignored-fence", &[Law::Fencing], 1),
+    bug("reused-token", &[Law::Fencing], 1),
+    bug("forgotten-cancel", &[Law::ReadYourWrites], 1),
+    bug("stale-digest", &[Law::StateDigest, Law::Recovery, Law::Stopped], 1),
+    Bug { rate: Some(40), ..bug("keys-not-restored", &[Law::Idempotency], 12) },
+    bug("drop-completion=20", &[Law::Conservation, Law::Fencing], 1),
+    bug("double-completion=20", &[Law::Conservation], 1),
+];
 
 #[cfg(test)]
 mod tests {
@@ -56,9 +176,8 @@ mod tests {
 
     #[test]
     fn what_is_planted_by_name_is_told_by_name() {
-        let names = ["early-vote", "early-append", "lossy-recovery", "leader-restore"];
         let counted = ["drop-completion=3", "double-completion=40"];
-        let names: Vec<&str> = names.into_iter().chain(counted).collect();
+        let names: Vec<&str> = FLAGS.iter().map(|(name, _)| *name).chain(counted).collect();
         let mut faults = Faults::none();
         for name in &names {
             plant(&mut faults, name).unwrap();
@@ -71,8 +190,21 @@ mod tests {
     fn other_names_are_refused() {
         for name in ["", "late-vote", "drop-completion", "drop-completion=0", "early-vote=1x"] {
             let mut faults = Faults::none();
-            assert_eq!(plant(&mut faults, name), Err(UnknownFault(name.to_owned())));
+            let refused = UnknownFault { name: name.to_owned() };
+            assert_eq!(plant(&mut faults, name), Err(refused));
             assert_eq!(faults, Faults::none());
         }
+    }
+
+    #[test]
+    fn every_bug_is_in_the_table_once() {
+        let mut named: Vec<&str> =
+            BUGS.iter().map(|bug| bug.name.split('=').next().unwrap_or_default()).collect();
+        let flags = FLAGS.iter().map(|(name, _)| *name);
+        let mut known: Vec<&str> = flags.chain(COUNTED.iter().map(|(name, _)| *name)).collect();
+        named.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(named, known);
+        assert!(BUGS.iter().all(|bug| planted(&bug.plan().faults) == [bug.name]));
     }
 }

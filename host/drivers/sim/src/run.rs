@@ -15,7 +15,7 @@ use crate::chaos::Chaos;
 use crate::knobs::{Knobs, Plan};
 use crate::law::{Complaint, Law};
 use crate::node::{Doors, SimNode, Site};
-use crate::schedule;
+use crate::schedule::{self, Blow};
 use crate::tally::Tally;
 use crate::wire::Mesh;
 use crate::workload::{self, Front};
@@ -61,7 +61,7 @@ pub fn replay(seed: u64, plan: &Plan) -> (Outcome, Vec<String>) {
     conduct(seed, plan, true, |world| play(seed, plan.clone(), world))
 }
 
-fn conduct<F: Future<Output = ()>>(
+pub(crate) fn conduct<F: Future<Output = ()>>(
     seed: u64,
     plan: &Plan,
     keep_lines: bool,
@@ -118,15 +118,25 @@ fn watch_panics() {
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            before(panic);
-            COMMAND.with_borrow(|command| {
+            let in_a_run = COMMAND.with_borrow(|command| {
                 if let Some(command) = command {
-                    eprintln!("in a simulated run; see it again: {command}");
+                    // In few words: a planted bug makes nodes panic by the hundred.
+                    eprintln!("{panic}\nin a simulated run; see it again: {command}");
                     PANICS.with_borrow_mut(|panics| panics.push(panic.to_string()));
                 }
+                command.is_some()
             });
+            if !in_a_run {
+                before(panic);
+            }
         }));
     });
+}
+
+/// The faults that a seed draws, whether the plan lets all of them happen or not.
+pub(crate) fn faults_of(seed: u64, plan: &Plan) -> Vec<Blow> {
+    let knobs = Knobs::draw(plan, &mut Rng::new(seed));
+    schedule::draw(plan, knobs.gap_ms, knobs.sync_us_max, &mut Rng::new(!seed))
 }
 
 async fn play(seed: u64, plan: Plan, world: World) {
@@ -152,9 +162,11 @@ async fn play(seed: u64, plan: Plan, world: World) {
     }
     let mut chaos = Chaos::new(site, nodes);
     let span = Duration::from_secs(plan.seconds);
-    let blows = schedule::draw(&plan, knobs.gap_ms, knobs.sync_us_max, &mut rng.fork());
-    let front = Front::new(world.clone(), doors, SimInstant::now() + span);
-    workload::begin(&front, &mut rng, knobs.rate);
+    let blows = faults_of(seed, &plan);
+    let chosen = |number: &usize| plan.only.as_ref().is_none_or(|only| only.contains(number));
+    let blows: Vec<_> =
+        blows.into_iter().enumerate().filter(|(number, _)| chosen(number)).collect();
+    workload::begin(Front::new(world.clone(), doors), &mut rng, knobs.rate, span);
     chaos.play(&blows, span).await;
     if !world.has_complaints() {
         chaos.heal();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::runtime::{SimRuntime, elapsed};
 use quorate_ledger::Ledger;
@@ -30,6 +31,8 @@ struct State {
     complaints: Vec<Complaint>,
     faults: u64,
     tally: Tally,
+    /// Since when nothing has been wrong with anything.
+    calm: Option<Duration>,
 }
 
 /// A run's world. Clones share it.
@@ -50,6 +53,7 @@ impl World {
             complaints: Vec::new(),
             faults: 0,
             tally: Tally::default(),
+            calm: None,
         };
         Self(Arc::new(Mutex::new(state)))
     }
@@ -64,6 +68,20 @@ impl World {
         let mut state = locked(&self.0);
         state.faults += count;
         state.trace.say(elapsed(), what);
+    }
+
+    /// Nothing is wrong with anything from now on, or something is.
+    pub(crate) fn set_calm(&self, calm: bool) {
+        let mut state = locked(&self.0);
+        state.calm = match state.calm {
+            Some(since) if calm => Some(since),
+            Some(_) | None => calm.then(elapsed),
+        };
+    }
+
+    /// Since when nothing has been wrong.
+    pub(crate) fn calm_since(&self) -> Option<Duration> {
+        locked(&self.0).calm
     }
 
     pub(crate) fn complain(&self, law: Law, what: impl Into<String>) {

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use openraft_rt::{AsyncRuntime, Select2, Watch, WatchReceiver, WatchSender};
-use quorate_types::{Disk, GroupId};
+use quorate_types::{Disk, Faults, GroupId};
 
 use super::LogError;
 use super::frame::{HEAD_BYTES, Head, Kind, SEGMENT_FRAME_BYTES, framed_bytes};
@@ -57,7 +57,7 @@ pub(super) struct Writer<RT: AsyncRuntime, D: Disk> {
     live: Live,
     /// Whether the oldest segments may be worth freeing.
     cleaning: bool,
-    append_acked_early: bool,
+    faults: Faults,
 }
 
 type Sender<RT> = <<RT as AsyncRuntime>::Watch as Watch>::Sender<u64>;
@@ -68,9 +68,9 @@ impl<RT: AsyncRuntime, D: Disk> Writer<RT, D> {
         shared: Arc<Shared>,
         pen: Pen<RT, D>,
         live: Live,
-        append_acked_early: bool,
+        faults: Faults,
     ) -> Self {
-        Self { shared, pen, live, cleaning: true, append_acked_early }
+        Self { shared, pen, live, cleaning: true, faults }
     }
 
     /// Writes until every handle is gone, the log is closed, or an error. `progress` counts
@@ -156,7 +156,7 @@ impl<RT: AsyncRuntime, D: Disk> Writer<RT, D> {
         }
         self.put_marks(marks).await?;
         let released = self.clean(bytes).await?;
-        if self.append_acked_early {
+        if self.faults.append_acked_early {
             acknowledge_appends(batch);
         }
         self.pen.flush().await?;
@@ -179,6 +179,7 @@ impl<RT: AsyncRuntime, D: Disk> Writer<RT, D> {
                     bytes += framed_bytes(record.payload.len());
                 }
             }
+            Act::Vote(_) if self.faults.vote_dropped => {}
             Act::Vote(vote) => {
                 let place = self.pen.put(of_group(Kind::Vote), vote).await?;
                 self.tail(group).set_vote(vote.clone(), place);
@@ -254,7 +255,9 @@ impl<RT: AsyncRuntime, D: Disk> Writer<RT, D> {
         for tail in self.live.values() {
             let (purged, vote, committed) = tail.marks();
             purged.into_iter().for_each(|place| add(place, 0));
-            vote.into_iter().for_each(|place| add(place, tail.vote().map_or(0, Bytes::len)));
+            if !self.faults.vote_not_carried {
+                vote.into_iter().for_each(|place| add(place, tail.vote().map_or(0, Bytes::len)));
+            }
             let mark_bytes = tail.committed().map_or(0, Bytes::len);
             committed.into_iter().for_each(|place| add(place, mark_bytes));
             tail.entries().for_each(|(record, place)| add(place, record.payload.len()));
@@ -295,11 +298,12 @@ impl<RT: AsyncRuntime, D: Disk> Writer<RT, D> {
     }
 
     async fn write_marks_again(&mut self, group: GroupId, oldest: u64) -> Result<(), DiskError> {
+        let forgets = self.faults.vote_not_carried;
         let tail = self.tail(group);
         let (purged, vote, committed) = tail.marks();
         let here = |place: Option<u64>| place == Some(oldest);
         let purge = tail.purged().filter(|_| here(purged));
-        let vote = tail.vote().filter(|_| here(vote)).cloned();
+        let vote = tail.vote().filter(|_| here(vote) && !forgets).cloned();
         let mark = tail.committed().filter(|_| here(committed)).cloned();
         if let Some((index, term)) = purge {
             let head = Head { kind: Kind::Purge, group, index, term };

@@ -138,6 +138,11 @@ impl Places {
         self.put(task, &Place::of(task));
     }
 
+    /// A planted fault: whose key was whose is forgotten.
+    pub(super) fn forget_keys(&mut self) {
+        self.keys.clear();
+    }
+
     /// A task is forgotten.
     pub(super) fn leave(&mut self, task: &Task) {
         if let Some(key) = key(task) {

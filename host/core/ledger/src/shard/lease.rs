@@ -48,7 +48,8 @@ impl Shard {
             return Err(Unassigned::Term);
         }
         let mut task = Task::clone(task);
-        let token = Token(self.counters.token.0 + 1);
+        let step = u64::from(!self.faults.token_reused || self.counters.token == Token(0));
+        let token = Token(self.counters.token.0 + step);
         self.counters.token = token;
         self.count_decision(chosen.policy_epoch);
         self.count_given(chosen.agent);
@@ -98,7 +99,7 @@ impl Shard {
             return Ok(Outcome::Done);
         }
         check_payload("the result", &result)?;
-        let lease = held(&task, token, self.counters.token)?.clone();
+        let lease = self.held(&task, token)?.clone();
         let mut task = Task::clone(&task);
         self.counters.completions += 1;
         let nth = Some(self.counters.completions);
@@ -128,7 +129,7 @@ impl Shard {
         if task.failed == Some(token) {
             return Ok(Outcome::Done);
         }
-        let lease = held(&task, token, self.counters.token)?.clone();
+        let lease = self.held(&task, token)?.clone();
         let mut task = Task::clone(&task);
         let error = clip(error);
         task.failures = task.failures.saturating_add(1);
@@ -176,6 +177,9 @@ impl Shard {
         events: &mut Vec<EventKind>,
     ) -> Option<bool> {
         let task = self.task(id)?;
+        if self.faults.requeue_lost {
+            return Some(true);
+        }
         let lease = task.lease().filter(|lease| lease.token == token)?.clone();
         let mut task = Task::clone(task);
         task.lost = task.lost.saturating_add(1);
@@ -195,9 +199,27 @@ impl Shard {
         Some(again)
     }
 
+    /// The lease that `token` may end.
+    fn held<'a>(&self, task: &'a Task, token: Token) -> Result<&'a Lease, Refusal> {
+        match &task.stage {
+            Stage::Leased(lease) if self.faults.fence_ignored => Ok(lease),
+            Stage::Leased(_)
+            | Stage::Queued
+            | Stage::Retrying { .. }
+            | Stage::Completed { .. }
+            | Stage::DeadLetter { .. }
+            | Stage::Cancelled { .. } => held(task, token, self.counters.token),
+        }
+    }
+
     pub(super) fn cancel(&mut self, at: Moment, id: TaskId, events: &mut Vec<EventKind>) -> Step {
         let task = self.find(id)?;
         match task.state() {
+            TaskState::Queued | TaskState::Leased | TaskState::Retrying
+                if self.faults.cancel_forgotten =>
+            {
+                return Ok(Outcome::Done);
+            }
             TaskState::Queued | TaskState::Leased | TaskState::Retrying => {}
             TaskState::Cancelled => return Ok(Outcome::Done),
             TaskState::Completed | TaskState::DeadLetter => {

@@ -218,7 +218,9 @@ impl Shard {
         self.sum.add(kept.mark);
         let (id, after) = (kept.task.id, Arc::clone(&kept.task));
         if let Some(before) = self.tasks.insert(id, kept) {
-            self.sum.remove(before.mark);
+            if !self.faults.digest_stale {
+                self.sum.remove(before.mark);
+            }
             self.places.relocate(&before.task, &after);
         } else {
             self.places.enter(&after);
@@ -289,6 +291,9 @@ impl Shard {
         task.wanted = self.places.shared(task.spec.wanted());
         task.body = submit::body_digest(&task.spec);
         self.store(task);
+        if self.faults.keys_not_restored {
+            self.places.forget_keys();
+        }
         true
     }
 

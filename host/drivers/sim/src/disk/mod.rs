@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft_rt::AsyncRuntime as _;
-use quorate_types::{Disk, DiskFile, NodeId, Open};
+use quorate_types::{Disk, DiskFile, Faults, NodeId, Open};
 
 use self::content::Content;
 use self::platter::{Platter, within};
@@ -36,12 +36,19 @@ pub(crate) struct SimDisk {
     node: NodeId,
     platter: Arc<Mutex<Platter>>,
     life: u64,
+    faults: Arc<Faults>,
 }
 
 impl SimDisk {
-    pub(crate) fn new(world: World, node: NodeId, seed: u64, sync_us_max: u64) -> Self {
+    pub(crate) fn new(
+        world: World,
+        node: NodeId,
+        seed: u64,
+        sync_us_max: u64,
+        faults: &Faults,
+    ) -> Self {
         let platter = Arc::new(Mutex::new(Platter::new(seed, sync_us_max)));
-        Self { world, node, platter, life: 0 }
+        Self { world, node, platter, life: 0, faults: Arc::new(faults.clone()) }
     }
 
     /// Whether a power loss now could lose something.
@@ -96,6 +103,14 @@ impl SimDisk {
         locked(&self.platter).ills.failed
     }
 
+    /// Whether a planted fault forgets to sync this file.
+    fn forgets(&self, path: &str) -> bool {
+        let Faults { log_unsynced, snapshot_unsynced, blob_unsynced, .. } = *self.faults;
+        (log_unsynced && path.starts_with("log/"))
+            || (snapshot_unsynced && path.starts_with("snapshots/"))
+            || (blob_unsynced && path.starts_with("blobs/"))
+    }
+
     fn live(&self) -> io::Result<MutexGuard<'_, Platter>> {
         let platter = locked(&self.platter);
         if platter.life == self.life {
@@ -123,7 +138,8 @@ impl Disk for SimDisk {
 
     async fn open(&self, path: &str, how: Open) -> io::Result<SimFile> {
         let id = self.live()?.open(path, how)?;
-        Ok(SimFile { disk: self.clone(), id })
+        let unsynced = self.forgets(path);
+        Ok(SimFile { disk: self.clone(), id, unsynced })
     }
 
     async fn list(&self, dir: &str) -> io::Result<Vec<String>> {
@@ -148,7 +164,9 @@ impl Disk for SimDisk {
 
     async fn sync_dir(&self, dir: &str) -> io::Result<()> {
         self.take_time(true).await?;
-        self.live()?.keep_names(dir);
+        if !self.faults.names_unsynced {
+            self.live()?.keep_names(dir);
+        }
         self.tell("synced-dir", (0, 0));
         Ok(())
     }
@@ -158,6 +176,8 @@ impl Disk for SimDisk {
 pub(crate) struct SimFile {
     disk: SimDisk,
     id: u64,
+    /// A planted fault: nobody syncs it.
+    unsynced: bool,
 }
 
 impl SimFile {
@@ -193,6 +213,9 @@ impl SimFile {
 
     /// Makes durable what was written before `number`.
     fn finish_sync(&self, number: u64) -> io::Result<()> {
+        if self.unsynced {
+            return Ok(());
+        }
         if std::mem::take(&mut self.disk.live()?.ills.fail_sync) {
             self.with(|content, _| content.doom())?;
             self.disk.live()?.ills.failed = true;

@@ -72,8 +72,8 @@ fn judge(front: &Front, body: &Bytes, end: End) {
             refusal @ (Refusal::Invalid(_)
             | Refusal::NotFound(_)
             | Refusal::Conflict(_)
-            | Refusal::TooLarge { .. }
             | Refusal::Across(_)
+            | Refusal::TooLarge { .. }
             | Refusal::Compacted(_)),
         ) => front.world().complain(Law::Call, format!("call {name} is refused: {refusal}")),
         End::Silence => front.world().complain(Law::Call, format!("call {name} has no end")),

@@ -54,9 +54,14 @@ impl Entrance {
 }
 
 impl Front {
-    /// Requests begin until `until`; what was begun is brought to its end.
-    pub(crate) fn new(world: World, doors: Doors, until: SimInstant) -> Self {
-        Self { world, doors, until }
+    /// Requests begin for as long as `begin` says; what was begun is brought to its end.
+    pub(crate) fn new(world: World, doors: Doors) -> Self {
+        Self { world, doors, until: SimInstant::now() }
+    }
+
+    /// The door of this node, while it is there.
+    pub(crate) fn door(&self, node: NodeId) -> Option<SimHandle> {
+        locked(&self.doors).get(&node).map(|(_, handle)| handle.clone())
     }
 
     fn world(&self) -> &World {
@@ -142,8 +147,10 @@ fn with_slack(within_ms: u64) -> Duration {
     within + within / SLACK_PART + SLACK
 }
 
-/// Everybody begins; `rate` requests a second among owners and callers.
-pub(crate) fn begin(front: &Front, rng: &mut Rng, rate: u64) {
+/// Everybody begins, for `span`; `rate` requests a second among owners and callers.
+pub(crate) fn begin(mut front: Front, rng: &mut Rng, rate: u64, span: Duration) {
+    front.until = SimInstant::now() + span;
+    let front = &front;
     drop(SimRuntime::spawn(arrive(front.clone(), rng.fork(), rate)));
     drop(SimRuntime::spawn(swaps::operate(front.clone(), rng.fork())));
     for number in 0..WORKERS {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::runtime::{SimRuntime, WORLD, wall};
+use crate::runtime::{SimRuntime, WORLD, elapsed, wall};
 use bytes::Bytes;
 use openraft_rt::AsyncRuntime as _;
 use quorate_types::door::Consistency;
@@ -20,6 +20,9 @@ use crate::node::CAPABILITY;
 
 /// A task is submitted at so many doors before its owner gives up.
 const TRIES: usize = 12;
+/// So long after a heal everybody is served, but for frames that are lost now and then.
+const RECOVER: Duration = Duration::from_secs(5);
+const REFUSED_MAX: u64 = 3;
 /// Content of a blob, bytes; some take two chunks and more.
 const BLOB_BYTES_MAX: u64 = 150_000;
 
@@ -68,17 +71,36 @@ async fn submit(front: Front, mut rng: Rng, capability: &str, input: Payload, co
         idempotency_key: Some(key.clone()),
         ..TaskSpec::default()
     };
+    let mut said = 0;
+    let mut refused = 0;
     for _ in 0..TRIES {
+        let calm = front.world().calm_since().filter(|since| *since + RECOVER < elapsed());
         let submission = Submission { spec: spec.clone(), nonce: (0, 0, 0) };
         let answer = front.ask_any(&mut rng, "submit", Request::Submit(vec![submission])).await;
-        if let Some(Ok(Reply::Submitted(each))) = answer
+        if let Some(Ok(Reply::Submitted(each))) = &answer
             && let [Ok(submitted)] = each.as_slice()
         {
             let (task, result) = (submitted.id, result_of(content));
             front.world().count(|tally| tally.acks += 1);
             front.world().ask(|judges| judges.tasks.acknowledged(&key, task, result));
+            // Some say it again, as one whose answer was lost: it is the same task.
+            if said == 0 && rng.chance(150_000) {
+                said += 1;
+                SimRuntime::sleep(Duration::from_millis(rng.below(15_000))).await;
+                continue;
+            }
             look_after(front, rng, task).await;
             return;
+        }
+        // After a heal the cluster serves again within a bound.
+        let unserved = matches!(answer, Some(Err(Refusal::Unavailable(_) | Refusal::Timeout(_))));
+        let still = unserved && calm.is_some() && front.world().calm_since() == calm;
+        refused = if still { refused + 1 } else { 0 };
+        if refused == REFUSED_MAX {
+            let what = format!(
+                "{key} was refused {refused} times; all is well since {calm:?}: {answer:?}"
+            );
+            front.world().complain(Law::Liveness, what);
         }
         pause(&mut rng).await;
     }
@@ -90,7 +112,16 @@ async fn look_after(front: Front, mut rng: Rng, task: TaskId) {
     match what {
         0..6 => cancel(&front, &mut rng, task).await,
         6..18 => read(&front, &mut rng, task).await,
+        18..21 => read_for_a_while(&front, &mut rng, task).await,
         _content => {}
+    }
+}
+
+/// Watches it until it has ended, at whatever door.
+async fn read_for_a_while(front: &Front, rng: &mut Rng, task: TaskId) {
+    for _ in 0..6 {
+        SimRuntime::sleep(Duration::from_millis(rng.below(300))).await;
+        read(front, rng, task).await;
     }
 }
 

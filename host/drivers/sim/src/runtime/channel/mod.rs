@@ -49,3 +49,34 @@ impl Waiters {
 fn wake_all(waiting: Vec<(u64, Waker)>) {
     waiting.into_iter().for_each(|(_, waker)| waker.wake());
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future as _;
+    use std::pin::pin;
+    use std::task::Context;
+
+    use openraft_rt::{Mpsc as _, MpscSender as _, Mutex as _, Watch as _, WatchReceiver as _};
+
+    use super::*;
+
+    #[test]
+    fn who_gives_up_leaves_the_line() {
+        let mut context = Context::from_waker(Waker::noop());
+        let (sender, mut receiver) = SimWatch::channel(0);
+        assert!(pin!(receiver.changed()).poll(&mut context).is_pending());
+        assert_eq!(sender.waiting(), 0);
+        let (sender, receiver) = SimMpsc::channel(1);
+        assert_eq!(sender.try_send(1), Ok(()));
+        assert!(pin!(sender.send(2)).poll(&mut context).is_pending());
+        assert_eq!(sender.waiting(), 0);
+        drop(receiver);
+        let mutex = SimMutex::new(());
+        let mut first = Box::pin(mutex.lock());
+        let held = first.as_mut().poll(&mut context);
+        assert!(held.is_ready());
+        assert!(pin!(mutex.lock()).poll(&mut context).is_pending());
+        assert_eq!(mutex.waiting(), 0);
+        drop(held);
+    }
+}

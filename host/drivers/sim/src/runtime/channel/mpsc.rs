@@ -101,10 +101,11 @@ impl<T> Drop for Turn<'_, T> {
 }
 
 impl<T: OptionalSend> MpscSender<SimMpsc, T> for Sender<T> {
-    fn send(&self, msg: T) -> impl Future<Output = Result<(), SendError<T>>> + OptionalSend {
+    async fn send(&self, msg: T) -> Result<(), SendError<T>> {
         let mut msg = Some(msg);
+        // Lent to the closure: what it would copy of the turn could not leave the line.
         let mut turn = Turn(&self.0, None);
-        poll_fn(move |context| {
+        poll_fn(|context| {
             let mut state = locked(turn.0);
             let room = state.queue.len() < state.capacity;
             let Some(taken) = msg.take_if(|_| room || !state.has_receiver) else {
@@ -122,6 +123,7 @@ impl<T: OptionalSend> MpscSender<SimMpsc, T> for Sender<T> {
             }
             Poll::Ready(Ok(()))
         })
+        .await
     }
 
     fn downgrade(&self) -> WeakSender<T> {
@@ -195,5 +197,12 @@ impl<T> Drop for Receiver<T> {
         };
         wake_all(writers);
         drop(left); // Outside the lock: what was sent may hold anything.
+    }
+}
+
+#[cfg(test)]
+impl<T> Sender<T> {
+    pub(super) fn waiting(&self) -> usize {
+        locked(&self.0).writers.waiting.len()
     }
 }

@@ -1,7 +1,7 @@
 //! A lock that is awaited. Whoever holds it holds the value itself, which comes
 //! back when the guard goes: a standard guard could not go with a task.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
 use std::sync::Mutex as StdMutex;
 use std::task::Poll;
@@ -77,9 +77,10 @@ impl<T: OptionalSend + 'static> Mutex<T> for SimMutex<T> {
         Self(StdMutex::new(State { value, waiters: Waiters::default() }))
     }
 
-    fn lock(&self) -> impl Future<Output = Guard<'_, T>> + OptionalSend {
+    async fn lock(&self) -> Guard<'_, T> {
+        // Lent to the closure: what it would copy of the turn could not leave the line.
         let mut turn = Turn(self, None);
-        poll_fn(move |context| {
+        poll_fn(|context| {
             let lock = turn.0;
             let mut state = locked(&lock.0);
             match state.value.take() {
@@ -90,5 +91,13 @@ impl<T: OptionalSend + 'static> Mutex<T> for SimMutex<T> {
                 }
             }
         })
+        .await
+    }
+}
+
+#[cfg(test)]
+impl<T> SimMutex<T> {
+    pub(super) fn waiting(&self) -> usize {
+        locked(&self.0).waiters.waiting.len()
     }
 }

@@ -172,7 +172,7 @@ impl<T: OptionalSend + OptionalSync> WatchReceiver<SimWatch, T> for Receiver<T> 
     async fn changed(&mut self) -> Result<(), RecvError> {
         let seen = &mut self.seen;
         let mut turn = Turn(&self.channel, None);
-        poll_fn(move |context| {
+        poll_fn(|context| {
             let mut gate = locked(&turn.0.gate);
             if gate.version != *seen {
                 *seen = gate.version;
@@ -195,5 +195,12 @@ impl<T: OptionalSend + OptionalSync> WatchReceiver<SimWatch, T> for Receiver<T> 
         let newest = self.channel.read();
         self.seen = newest.version;
         Ref(newest)
+    }
+}
+
+#[cfg(test)]
+impl<T> Sender<T> {
+    pub(super) fn waiting(&self) -> usize {
+        locked(&self.0.gate).waiters.waiting.len()
     }
 }
