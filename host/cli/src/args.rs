@@ -1,14 +1,14 @@
 //! The command line: noun, then verb. Each `--help` ends with examples.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use quorate_types::{AgentId, Digest, GroupId, NodeId, TaskId, TaskState};
+use quorate_types::{AgentId, Digest, TaskId, TaskState};
 
+use crate::cluster_args::ClusterVerb;
 use crate::key_args::{ElectArgs, KvVerb, LockArgs};
 use crate::output::Format;
+use crate::run_args::{DemoArgs, DevArgs, NodeVerb};
 use crate::sim_args::SimVerb;
 use crate::verbs::storage::StorageVerb;
 
@@ -346,210 +346,16 @@ pub(crate) struct ApplyArgs {
     pub(crate) force: bool,
 }
 
-/// What can be done with the cluster.
-#[derive(Debug, Subcommand)]
-pub(crate) enum ClusterVerb {
-    /// Show each node's groups; exits 7 if two nodes differ at one index, 6 if no group has a leader.
-    #[command(after_help = "Example:\n  quorate cluster status -o json")]
-    Status,
-    /// List, add, remove and replace members.
-    #[command(subcommand)]
-    Member(MemberVerb),
-    /// Change who votes.
-    #[command(subcommand)]
-    Voters(VotersVerb),
-    /// Change who leads.
-    #[command(subcommand)]
-    Leader(LeaderVerb),
-}
-
-/// What can be done with voters.
-#[derive(Debug, Subcommand)]
-pub(crate) enum VotersVerb {
-    /// Make exactly these members the voters, in one joint step; an odd number, up to 7.
-    #[command(after_help = "\
-Examples:
-  quorate cluster voters set 1,2,3,4,5
-  quorate cluster voters set 1,2,3 --group 0")]
-    Set {
-        /// Node ids.
-        #[arg(value_delimiter = ',', required = true)]
-        voters: Vec<NodeId>,
-        /// Of this group only; of every group by default.
-        #[arg(long)]
-        group: Option<GroupId>,
-    },
-}
-
-/// What can be done with leaders.
-#[derive(Debug, Subcommand)]
-pub(crate) enum LeaderVerb {
-    /// Hand leadership over without losing a beat.
-    #[command(after_help = "\
-Examples:
-  quorate cluster leader transfer
-  quorate cluster leader transfer --to 2 --group 0")]
-    Transfer {
-        /// To this voter; to the one that has most of the log by default.
-        #[arg(long)]
-        to: Option<NodeId>,
-        /// Of this group.
-        #[arg(long, default_value = "0")]
-        group: GroupId,
-    },
-}
-
-/// A node that shall be a member.
-#[derive(Debug, Args)]
-pub(crate) struct NewMemberArgs {
-    /// Its id, above every one that was given before, and where it listens.
-    #[arg(value_name = "ID@IP:PORT")]
-    pub(crate) place: Place,
-    /// Its peer id; `quorate node key FILE` on the new node prints it.
-    #[arg(long, value_name = "PEER_ID")]
-    pub(crate) peer: String,
-    /// For people; `node-ID` by default.
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-}
-
-/// `ID@IP:PORT`
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
-    pub(crate) id: NodeId,
-    pub(crate) address: SocketAddr,
-}
-
-impl FromStr for Place {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (id, address) = text.split_once('@').ok_or("write it as ID@IP:PORT")?;
-        let id = id.parse().map_err(|error| format!("`{id}` is no node id: {error}"))?;
-        let address = address
-            .parse()
-            .map_err(|_error| format!("`{address}` is no address; write it as IP:PORT"))?;
-        Ok(Self { id, address })
-    }
-}
-
-/// What can be done with members.
-#[derive(Debug, Subcommand)]
-pub(crate) enum MemberVerb {
-    /// List members and whether they live.
-    #[command(visible_alias = "list", after_help = "Example:\n  quorate member ls")]
-    Ls,
-    /// Admit a node: it may connect from then on, and follows without a vote.
-    #[command(after_help = "\
-Example:
-  quorate cluster member add 4@10.0.0.4:7000 --peer 12D3KooW…
-Then start the node with `joins = true` under [node] and a [[member]] or two of the
-cluster in its file, and let it vote: quorate cluster voters set …")]
-    Add(NewMemberArgs),
-    /// Remove a node that votes in no group; its id is never given again.
-    #[command(after_help = "Example:\n  quorate cluster member remove 4")]
-    Remove {
-        /// The node.
-        node: NodeId,
-    },
-    /// Put a new node in the place of another, dead or alive, and let it vote there.
-    #[command(after_help = "\
-Example:
-  quorate cluster member replace 2 4@10.0.0.4:7000 --peer 12D3KooW…")]
-    Replace {
-        /// Who goes.
-        old: NodeId,
-        /// Who comes.
-        #[command(flatten)]
-        new: NewMemberArgs,
-    },
-}
-
 /// Which events.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   quorate events
-  quorate events --after 00000000000000a000000000 -o jsonl")]
+  quorate events --after 0-160.0 -o jsonl")]
 pub(crate) struct EventsArgs {
     /// Go on after this revision; from now on by default.
     #[arg(long, value_name = "REVISION")]
     pub(crate) after: Option<String>,
-}
-
-/// What can be done with one node.
-#[derive(Debug, Subcommand)]
-pub(crate) enum NodeVerb {
-    /// Run a node in this process until SIGTERM or SIGINT.
-    #[command(after_help = "Example:\n  quorate node run -f node.toml")]
-    Run(NodeRunArgs),
-    /// Print the peer id of a node's key; makes the key file where there is none.
-    #[command(after_help = "Example:\n  quorate node key node.key")]
-    Key {
-        /// The key file.
-        file: PathBuf,
-    },
-}
-
-/// A node's configuration.
-#[derive(Debug, Args)]
-pub(crate) struct NodeRunArgs {
-    /// The node file, TOML.
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    /// Stop when standard input closes, as it does when the process that started this one ends.
-    #[arg(long, hide = true)]
-    pub(crate) tied: bool,
-}
-
-/// A local cluster.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  quorate dev
-  quorate dev --nodes 5 --data ./cluster --port 7400")]
-pub(crate) struct DevArgs {
-    /// How many nodes.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
-    pub(crate) nodes: u8,
-    /// Where nodes keep their data; a temporary directory, removed at the end, by default.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) data: Option<PathBuf>,
-    /// The first node's HTTP port, the others' follow; free ports by default.
-    #[arg(long)]
-    pub(crate) port: Option<u16>,
-}
-
-/// The demonstration.
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  quorate demo
-  quorate demo --corpus ~/src --headless -o json
-  quorate demo --nodes 5 --seed 7")]
-pub(crate) struct DemoArgs {
-    /// What to index; by default a seeded sample of the Rust sources that cargo has downloaded.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) corpus: Option<PathBuf>,
-    /// How many nodes.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=9))]
-    pub(crate) nodes: u8,
-    /// Draws the sample, the queries and the moments.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// What goes wrong meanwhile.
-    #[arg(long, value_enum, default_value = "kill")]
-    pub(crate) chaos: Chaos,
-    /// No live view.
-    #[arg(long)]
-    pub(crate) headless: bool,
-}
-
-/// What goes wrong in a demo.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Chaos {
-    /// The leader is killed with SIGKILL and started again.
-    Kill,
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::args::DevArgs;
 use crate::context::{self, Context};
 use crate::launch::Launch;
 use crate::local::{Layout, LocalAgent, LocalCluster};
 use crate::output::Output;
+use crate::run_args::DevArgs;
 use crate::signals::Signals;
 
 /// A fresh cluster elects and registers within a second; a slow disk takes longer.

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod cluster_args;
 mod context;
 mod demo;
 mod dev;
@@ -18,6 +19,7 @@ pub mod local;
 mod node_run;
 mod output;
 mod program;
+mod run_args;
 mod signals;
 mod sim;
 mod sim_args;

@@ -14,10 +14,10 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::args::NodeRunArgs;
 use crate::exit::{Exit, ended};
 use crate::launch::Launch;
 use crate::output::Output;
+use crate::run_args::NodeRunArgs;
 use crate::signals::Signals;
 
 /// How often the node is asked whether it has failed.

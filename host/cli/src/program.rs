@@ -7,10 +7,11 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{Cli, Command, NodeVerb};
+use crate::args::{Cli, Command};
 use crate::exit::{Exit, ended, verdict};
 use crate::launch::Launch;
 use crate::output::{Output, remark};
+use crate::run_args::NodeVerb;
 use crate::{demo, dev, node_run, sim, verbs};
 
 /// What a node tells of its life by default; its libraries speak up only in trouble.

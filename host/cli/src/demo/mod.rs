@@ -33,11 +33,11 @@ use self::chaos::Done;
 use self::corpus::Corpus;
 use self::stage::{STALLED_AFTER, Stage};
 use self::summary::Summary;
-use crate::args::{Chaos, DemoArgs};
 use crate::exit::{Exit, ended};
 use crate::launch::Launch;
 use crate::local::{Layout, LocalAgent, LocalCluster};
 use crate::output::Output;
+use crate::run_args::{Chaos, DemoArgs};
 use crate::signals::Signals;
 
 /// Queries at the end.

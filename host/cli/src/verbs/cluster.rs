@@ -7,7 +7,7 @@ use quorate_types::view::{MemberView, NodeView};
 use quorate_types::{Digest, GroupId, Index, NodeId};
 
 use super::{Session, or_dash};
-use crate::args::{ClusterVerb, MemberVerb};
+use crate::cluster_args::{ClusterVerb, MemberVerb};
 use crate::exit::{Exit, ended};
 use crate::output::Table;
 

@@ -9,7 +9,7 @@ use quorate_types::{GroupId, NodeId};
 use serde::Serialize;
 
 use super::Session;
-use crate::args::{LeaderVerb, NewMemberArgs, VotersVerb};
+use crate::cluster_args::{LeaderVerb, NewMemberArgs, VotersVerb};
 use crate::exit::{Exit, ended};
 use crate::output::Output;
 
