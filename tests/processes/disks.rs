@@ -123,11 +123,8 @@ async fn a_failed_sync_ends_the_node_and_nothing_acknowledged_is_lost() {
     ready(&mut cluster).await;
     let client = client(&cluster);
     let mut acked = Vec::new();
-    loop {
-        match client.submit(spec(100)).await {
-            Ok(submitted) => acked.push(submitted.id),
-            Err(_ended) => break,
-        }
+    while let Ok(submitted) = client.submit(spec(100)).await {
+        acked.push(submitted.id);
     }
     assert!(!acked.is_empty(), "it served before");
     until("the node ends by itself", || cluster.has_ended().then_some(()));
@@ -316,9 +313,7 @@ async fn rot_within_one_nodes_log_is_repaired_from_its_peers() {
     let data = dir.path().join("node-2/data");
     let segment = data.join("log/00000000000000000001.wal");
     let mut bytes = fs::read(&segment).expect("there");
-    for at in 5_000..5_600 {
-        bytes[at] = !bytes[at];
-    }
+    bytes[5_000..5_600].iter_mut().for_each(|byte| *byte = !*byte);
     fs::write(&segment, &bytes).expect("writable");
     assert_eq!(storage("verify", &data).0, Some(7), "it is damaged");
     // Without every other voter it waits, and changes nothing.

@@ -106,7 +106,7 @@ async fn each_put_is_done_once_though_the_leader_is_killed() {
     const PUTS: u64 = 300;
     let dir = tempfile::tempdir().expect("a folder");
     let mut cluster = started(dir.path()).await;
-    let client = client(cluster.urls(), &cluster.token().to_owned());
+    let client = client(cluster.urls(), cluster.token());
     let leader = client.cluster().await.expect("told")[0].groups[0].leader.expect("elected");
     let place = usize::try_from(leader.0).expect("small") - 1;
     let link = client.connect_stream().await.expect("connected");
@@ -184,7 +184,7 @@ fn has_one_order(history: &History) -> usize {
 async fn what_clients_were_told_has_one_order_though_leaders_die() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut cluster = started(dir.path()).await;
-    let client = client(cluster.urls(), &cluster.token().to_owned());
+    let client = client(cluster.urls(), cluster.token());
     let span = Duration::from_secs(6);
     let load = Load { clients: 8, keys: 4, span, deletes: false, seed: 7 };
     let kills = async {

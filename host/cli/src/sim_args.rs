@@ -94,3 +94,14 @@ fn fault_numbers(text: &str) -> Result<FaultNumbers, String> {
     let numbers: Result<_, _> = text.split(',').map(str::parse).collect();
     numbers.map(FaultNumbers).map_err(|_malformed| "write numbers as 3,7,12, or none".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_a_range_that_is_not_empty() {
+        assert_eq!(seeds("3..9"), Ok(Seeds(3..9)));
+        assert!(seeds("9..3").is_err(), "empty");
+    }
+}

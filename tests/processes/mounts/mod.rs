@@ -22,7 +22,7 @@ pub(crate) fn need<T>(what: &str, found: Result<T, String>) -> Option<T> {
         Err(why) => {
             let forbidden = std::env::var_os(NO_SKIPS).is_some();
             assert!(!forbidden, "{what} is needed and cannot be had: {why}");
-            println!("skipped, for want of {what}: {why}");
+            eprintln!("skipped, for want of {what}: {why}");
             None
         }
     }

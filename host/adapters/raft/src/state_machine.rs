@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use openraft::{EntryPayload, OptionalSend};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
 use openraft_rt::{AsyncRuntime, Instant, Mutex as _};
 use quorate_storage::Snapshots;
 use quorate_types::{Disk, GroupId, Index, Term};

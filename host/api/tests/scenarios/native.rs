@@ -73,9 +73,8 @@ async fn many_at_once_are_asked_together_and_each_is_answered() {
     }
     let page = link.range(SPACE, "app/", None, 1000, Consistency::Stale).await.expect("read");
     assert_eq!(page.keys.len(), 500);
-    let together = |(request, _): &(Request, u64)| match request {
-        Request::Kv(requests) => requests.len(),
-        _other => 0,
+    let together = |(request, _): &(Request, u64)| {
+        if let Request::Kv(requests) = request { requests.len() } else { 0 }
     };
     let inside = house.toy.inside();
     assert_eq!(inside.asked.iter().map(together).sum::<usize>(), 500);

@@ -22,6 +22,9 @@ use crate::kernel::Kernel;
 pub(crate) const ASKS_MAX: usize = 16_384;
 /// A request that waits for a leader, or whose frame may be lost, is tried again after this span.
 const RETRY_AFTER: Duration = Duration::from_millis(50);
+/// Where a leader is known that does not take it: it has just been elected, or has just gone, which
+/// is over in a round trip or two.
+const RETRY_LEADER_AFTER: Duration = Duration::from_millis(3);
 const RESEND_AFTER: Duration = Duration::from_millis(1000);
 /// Longest that a peer's request is kept, whatever deadline it names.
 const WITHIN_MAX: Duration = Duration::from_secs(120);
@@ -295,7 +298,10 @@ impl Kernel {
     }
 
     pub(crate) fn park(&mut self, now: Now, id: u64) {
-        self.asks.set_stage(id, Stage::Parked(now.mono + RETRY_AFTER));
+        let target = self.asks.table.get(&id).map(|ask| ask.target);
+        let led = matches!(target, Some(Target::Leader(group)) if self.leader(group).is_some());
+        let after = if led { RETRY_LEADER_AFTER } else { RETRY_AFTER };
+        self.asks.set_stage(id, Stage::Parked(now.mono + after));
     }
 
     pub(crate) fn answer_from_peer(

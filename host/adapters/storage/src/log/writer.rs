@@ -64,12 +64,7 @@ type Sender<RT> = <<RT as AsyncRuntime>::Watch as Watch>::Sender<u64>;
 type Receiver<RT> = <<RT as AsyncRuntime>::Watch as Watch>::Receiver<u64>;
 
 impl<RT: AsyncRuntime, D: Disk> Writer<RT, D> {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        pen: Pen<RT, D>,
-        live: Live,
-        faults: Faults,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, pen: Pen<RT, D>, live: Live, faults: Faults) -> Self {
         Self { shared, pen, live, cleaning: true, faults }
     }
 

@@ -138,10 +138,8 @@ impl Inside {
     pub(crate) fn kv(&mut self, command: ShardCommand) -> Reply {
         let entry = Command::from(command).encode(Time(1));
         let index = Index(self.ledger.index().0 + 1);
-        match self.ledger.apply(index, &entry).expect("an entry of our own").outcome {
-            Outcome::Kv(answers) => Reply::Kv(answers),
-            _other => Reply::Done,
-        }
+        let applied = self.ledger.apply(index, &entry).expect("an entry of our own");
+        if let Outcome::Kv(answers) = applied.outcome { Reply::Kv(answers) } else { Reply::Done }
     }
 
     fn happen(&mut self, kind: EventKind) {

@@ -87,9 +87,9 @@ fn what_is_too_large_for_an_entry_keeps_nobody_else_out_of_the_log() {
     let held = one.held.take().expect("held");
     let sizes: Vec<usize> = held
         .iter()
-        .map(|effect| match effect {
-            Effect::Propose(_ticket, _group, entry) => entry.len(),
-            other => panic!("{other:?}"),
+        .map(|effect| {
+            let Effect::Propose(_ticket, _group, entry) = effect else { panic!("{effect:?}") };
+            entry.len()
         })
         .collect();
     assert!(

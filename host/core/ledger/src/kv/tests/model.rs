@@ -10,11 +10,14 @@ use quorate_types::{Index, Refusal, Token};
 
 use super::SPACE;
 
+/// Who has a seat, and who waits for it with what.
+pub(super) type Taken = (Holder, Vec<(LeaseId, Value)>);
+
 #[derive(Clone, Default)]
 pub(super) struct Model {
     pub(super) keys: BTreeMap<String, KvRecord>,
     pub(super) leases: BTreeMap<LeaseId, String>,
-    pub(super) seats: BTreeMap<(SeatKind, String), (Holder, Vec<(LeaseId, Value)>)>,
+    pub(super) seats: BTreeMap<(SeatKind, String), Taken>,
     pub(super) changes: Vec<(Revision, What)>,
     answers: BTreeMap<(u128, u64), KvAnswer>,
     below: BTreeMap<u128, u64>,

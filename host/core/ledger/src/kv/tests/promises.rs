@@ -22,10 +22,11 @@ fn watch(subject: Subject, after: Revision) -> KvWatch {
 }
 
 fn token(done: Result<Done, Refusal>) -> Option<Token> {
-    match done.expect("taken") {
-        Done::Seat(SeatStand::Holds { token, .. }) => Some(token),
-        Done::Seat(SeatStand::Waits { .. } | SeatStand::Gone) => None,
-        other => panic!("{other:?}"),
+    let done = done.expect("taken");
+    let Done::Seat(stand) = done else { panic!("{done:?}") };
+    match stand {
+        SeatStand::Holds { token, .. } => Some(token),
+        SeatStand::Waits { .. } | SeatStand::Gone => None,
     }
 }
 
