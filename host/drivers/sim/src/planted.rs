@@ -165,7 +165,7 @@ pub const BUGS: [Bug; 22] = [
     bug("reused-token", &[Law::Fencing], 1),
     bug("forgotten-cancel", &[Law::ReadYourWrites], 1),
     bug("stale-digest", &[Law::StateDigest, Law::Recovery, Law::Stopped], 1),
-    Bug { rate: Some(40), ..bug("keys-not-restored", &[Law::Idempotency], 12) },
+    Bug { rate: Some(40), ..bug("keys-not-restored", &[Law::StateDigest, Law::Idempotency], 1) },
     bug("drop-completion=20", &[Law::Conservation, Law::Fencing], 1),
     bug("double-completion=20", &[Law::Conservation], 1),
 ];
