@@ -95,6 +95,7 @@ async fn start(folder: &Path, profile: &str) -> LocalCluster {
     let layout = Layout {
         nodes: NODES,
         dir: Some(folder.to_owned()),
+        shards: 1,
         first_api_port: None,
         agents: Vec::new(),
     };

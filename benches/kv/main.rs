@@ -59,6 +59,7 @@ fn main() {
     let layout = Layout {
         nodes: NODES,
         dir: Some(folder.path().to_owned()),
+        shards: 1,
         first_api_port: None,
         agents: Vec::new(),
     };

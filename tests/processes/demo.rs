@@ -26,12 +26,14 @@ fn corpus(dir: &Path) {
     }
 }
 
-fn demo(program: &str, faults: &[&str]) -> Output {
+fn demo(program: &str, faults: &[&str], options: &[&str]) -> Output {
     let dir = tempfile::tempdir().expect("a temporary folder");
     corpus(dir.path());
     Command::new(program)
         .args(faults)
-        .args(["demo", "--headless", "-o", "json", "--corpus"])
+        .args(["demo", "--headless", "-o", "json"])
+        .args(options)
+        .arg("--corpus")
         .arg(dir.path())
         .output()
         .expect("the program starts")
@@ -49,9 +51,18 @@ fn number(summary: &Value, key: &str) -> u64 {
 
 #[test]
 fn a_killed_leader_and_a_swapped_policy_lose_nothing() {
-    let output = demo(env!("CARGO_BIN_EXE_quorate"), &[]);
+    loses_nothing(&[]);
+}
+
+#[test]
+fn nor_do_they_where_shards_share_the_tasks() {
+    loses_nothing(&["--shards", "2"]);
+}
+
+fn loses_nothing(options: &[&str]) {
+    let output = demo(env!("CARGO_BIN_EXE_quorate"), &[], options);
     let summary = summary(&output);
-    println!("{summary}");
+    eprintln!("{summary}");
     for zero in ["lost", "applied_twice", "failed_calls", "mismatches"] {
         assert_eq!(number(&summary, zero), 0, "{zero} in {summary}");
     }
@@ -69,7 +80,8 @@ fn a_killed_leader_and_a_swapped_policy_lose_nothing() {
 
 #[test]
 fn a_completion_that_is_dropped_is_found() {
-    let output = demo(env!("CARGO_BIN_EXE_quorate-faulty"), &["--fault", "drop-completion=40"]);
+    let output =
+        demo(env!("CARGO_BIN_EXE_quorate-faulty"), &["--fault", "drop-completion=40"], &[]);
     let summary = summary(&output);
     assert_eq!(number(&summary, "lost"), 1, "{summary}");
     assert_eq!(output.status.code(), Some(1), "{summary}");
@@ -77,7 +89,8 @@ fn a_completion_that_is_dropped_is_found() {
 
 #[test]
 fn a_completion_that_happens_twice_is_found() {
-    let output = demo(env!("CARGO_BIN_EXE_quorate-faulty"), &["--fault", "double-completion=40"]);
+    let output =
+        demo(env!("CARGO_BIN_EXE_quorate-faulty"), &["--fault", "double-completion=40"], &[]);
     let summary = summary(&output);
     assert_eq!(number(&summary, "applied_twice"), 1, "{summary}");
     assert_eq!(output.status.code(), Some(1), "{summary}");

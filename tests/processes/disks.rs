@@ -23,7 +23,8 @@ use stage::{QUORATE, WITHIN, lay_out, log_lines, until};
 
 fn cluster(dir: &Path, nodes: u8, program: &Path) -> LocalCluster {
     let dir = Some(dir.to_owned());
-    let layout = Layout { nodes, dir, first_api_port: None, agents: Vec::new() };
+    let agents = Vec::new();
+    let layout = Layout { nodes, shards: 1, dir, first_api_port: None, agents };
     LocalCluster::lay_out(&layout, Launch::of(program)).expect("laid out")
 }
 

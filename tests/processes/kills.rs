@@ -124,7 +124,8 @@ fn in_flight(shared: &Shared) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_kills_lose_nothing_and_complete_nothing_twice() {
-    let layout = Layout { nodes: 3, dir: None, first_api_port: None, agents: Vec::new() };
+    let agents = Vec::new();
+    let layout = Layout { nodes: 3, shards: 1, dir: None, first_api_port: None, agents };
     let launch = Launch::of(env!("CARGO_BIN_EXE_quorate"));
     let mut cluster = LocalCluster::lay_out(&layout, launch).expect("laid out");
     cluster.start().expect("started");

@@ -39,6 +39,7 @@ async fn stay(args: &DevArgs, launch: &Launch, output: Output) -> anyhow::Result
     let layout = Layout {
         nodes: args.nodes,
         dir: args.data.clone(),
+        shards: args.shards,
         first_api_port: args.port,
         agents: (1..=args.nodes).map(agents).collect(),
     };

@@ -41,6 +41,8 @@ pub struct LocalAgent {
 pub struct Layout {
     /// How many nodes.
     pub nodes: u8,
+    /// How many shards share the tasks and keys.
+    pub shards: u16,
     /// Where they keep their data; a temporary directory, removed at the end, by default.
     pub dir: Option<PathBuf>,
     /// The first node's HTTP port; the others' follow. Free ones by default.
@@ -89,7 +91,7 @@ impl LocalCluster {
             let folder = dir.join(format!("node-{}", member.id));
             let file = folder.join("node.toml");
             if !file.exists() {
-                fs::write(&file, node_file(member, &members, agents))?;
+                fs::write(&file, node_file(member, layout.shards, &members, agents))?;
             }
             let log = folder.join("log.jsonl");
             places.push(Place { file, log, api: member.api, child: None });
@@ -275,11 +277,11 @@ fn members(layout: &Layout, dir: &Path) -> anyhow::Result<Vec<Member>> {
     Ok(members)
 }
 
-fn node_file(node: &Member, members: &[Member], agents: &[LocalAgent]) -> String {
+fn node_file(node: &Member, shards: u16, members: &[Member], agents: &[LocalAgent]) -> String {
     let Member { id, listen, api, .. } = node;
     let mut text = format!(
         "# Written by quorate; edit at will.\n\
-         [cluster]\nid = \"local\"\n\n\
+         [cluster]\nid = \"local\"\nshards = {shards}\n\n\
          [node]\nid = {id}\ndata_dir = \"data\"\nkey_file = \"key\"\nlisten = \"{listen}\"\n\n\
          [api]\nlisten = \"{api}\"\ntoken_file = \"../token\"\n\n"
     );

@@ -39,6 +39,10 @@ pub(crate) struct DevArgs {
     /// How many nodes.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
     pub(crate) nodes: u8,
+    /// How many shards share the tasks and keys, each with a leader of its own; fixed when the data
+    /// directory is made.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) shards: u16,
     /// Where nodes keep their data; a temporary directory, removed at the end, by default.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
@@ -61,6 +65,9 @@ pub(crate) struct DemoArgs {
     /// How many nodes.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=9))]
     pub(crate) nodes: u8,
+    /// How many shards share the tasks, each with a leader of its own.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) shards: u16,
     /// Draws the sample, the queries and the moments.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,

@@ -320,7 +320,7 @@ async fn policies_come_by_name_and_by_file() {
 #[tokio::test]
 async fn events_are_printed_as_they_come() {
     let shell = Shell::open().await;
-    let mut command = shell.command(&["events", "-o", "jsonl", "--after", &"0".repeat(24)]);
+    let mut command = shell.command(&["events", "-o", "jsonl", "--after", "0-0.0"]);
     let mut running = command.stdout(Stdio::piped()).spawn().expect("it starts");
     let mut lines = BufReader::new(running.stdout.take().expect("piped")).lines();
     for n in 1..3 {

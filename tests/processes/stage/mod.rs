@@ -22,7 +22,8 @@ pub(crate) const QUORATE: &str = env!("CARGO_BIN_EXE_quorate");
 
 /// Keys, tokens and node files for this many nodes; starts nothing.
 pub(crate) fn lay_out(dir: &Path, nodes: u8, agents: Vec<Vec<LocalAgent>>) -> LocalCluster {
-    let layout = Layout { nodes, dir: Some(dir.to_owned()), first_api_port: None, agents };
+    let dir = Some(dir.to_owned());
+    let layout = Layout { nodes, shards: 1, dir, first_api_port: None, agents };
     LocalCluster::lay_out(&layout, Launch::of(QUORATE)).expect("laid out")
 }
 

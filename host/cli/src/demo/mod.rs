@@ -80,6 +80,7 @@ async fn play(args: &DemoArgs, launch: &Launch, output: Output) -> anyhow::Resul
     ))?;
     let layout = Layout {
         nodes: args.nodes,
+        shards: args.shards,
         dir: None,
         first_api_port: None,
         agents: (1..=args.nodes).map(agents).collect(),

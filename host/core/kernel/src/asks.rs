@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use quorate_ledger::Outcome;
 use quorate_types::clocks::Clocks;
-use quorate_types::kv::{KvRequest, group_of_lease};
 use quorate_types::limits::COMMAND_BYTES_MAX;
 use quorate_types::{GroupId, Index, Lane, NodeId, Refusal, Request, Time};
 
 use crate::frame::{self, Control, Done, Errand, Setback};
 use crate::io::{AskId, Effect, LogSetback, Now, Ticket, WorkId};
 use crate::kernel::Kernel;
+pub(crate) use crate::target::Target;
 
 /// Requests under way at a node. A batch of 1,024 submissions of 64 KiB each would be the worst;
 /// the doors bound bodies, this bounds their number. What the node asks for itself is not refused:
@@ -56,15 +56,6 @@ pub(crate) enum Origin {
     Door(AskId),
     Peer(NodeId, u64),
     Own(Own),
-}
-
-/// Who must answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Target {
-    /// Whoever leads the group.
-    Leader(GroupId),
-    /// This node and no other.
-    Node(NodeId),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,56 +159,6 @@ impl Kernel {
             Ok(target) => self.begin(now, origin, target, Errand::Door(Box::new(request)), within),
             Err(refusal) => self.effects.push_back(Effect::Answer(door, Err(refusal))),
         }
-    }
-
-    /// Who must answer a request.
-    fn target_of(&self, request: &Request) -> Result<Target, Refusal> {
-        let layout = self.config.layout;
-        let here = Target::Node(self.config.node);
-        Ok(match request {
-            Request::Submit(batch) => {
-                let mut groups = batch.iter().map(|one| layout.of_submission(one));
-                let first = groups.next().unwrap_or(GroupId::SYSTEM);
-                if groups.all(|group| group == first) { Target::Leader(first) } else { here }
-            }
-            Request::Kv(requests) => {
-                requests.iter().try_for_each(KvRequest::check)?;
-                let mut groups = requests.iter().map(|request| request.group(layout));
-                match groups.next().unwrap_or_default() {
-                    Some(first) if groups.all(|group| group == Some(first)) => {
-                        Target::Leader(first)
-                    }
-                    Some(_) | None => here,
-                }
-            }
-            Request::Membership(request) => match request.group() {
-                group if layout.groups().any(|known| known == group) => Target::Leader(group),
-                group => return Err(Refusal::NotFound(format!("group {group}"))),
-            },
-            Request::KvKeep(lease) => Target::Leader(group_of_lease(layout, *lease)),
-            Request::Cancel(task)
-            | Request::Renew(task, _)
-            | Request::Complete(task, ..)
-            | Request::Fail(task, ..) => match layout.of_task(*task) {
-                Some(group) => Target::Leader(group),
-                None => return Err(Refusal::NotFound(format!("task {task}"))),
-            },
-            Request::Register(_) | Request::Deregister(..) | Request::ApplyPolicy { .. } => {
-                Target::Leader(GroupId::SYSTEM)
-            }
-            Request::Task(..)
-            | Request::Tasks(..)
-            | Request::Agents(..)
-            | Request::Why(..)
-            | Request::Policies(_)
-            | Request::KvRead(..)
-            | Request::Beat(..)
-            | Request::Take { .. }
-            | Request::Members
-            | Request::Cluster
-            | Request::NodeStatus
-            | Request::PreparePolicy { .. } => here,
-        })
     }
 
     pub(crate) fn ask_from_peer(

@@ -11,7 +11,9 @@
 //! `poll_timeout()`.
 //!
 //! * [`io`]: inputs and effects.
-//! * `asks`: requests under way, here or at another node.
+//! * `asks`: requests under way, here or at another node; `target`: who answers them;
+//!   `reads`: those that wait for what was acknowledged; `partings`: those of several
+//!   groups.
 //! * `errands`: what each request becomes while this node leads.
 //! * `leading`: what only a leader does: leases, adoptions, the dead.
 //! * `placement`: which agent gets which task.
@@ -50,6 +52,7 @@ mod presence;
 mod reads;
 mod residents;
 mod swap;
+mod target;
 #[cfg(test)]
 mod tests;
 mod works;

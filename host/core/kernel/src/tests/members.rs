@@ -115,7 +115,7 @@ fn a_change_that_may_be_possible_soon_is_asked_for_again() {
     assert_eq!(one.answer(id), None, "the node that has the asker waits");
     one.pass(Duration::from_secs(1));
     assert_eq!(one.answer(id), Some(Ok(Reply::Done)));
-    one.setbacks = vec![not_yet("for ever"); 1_000];
+    one.setbacks = vec![not_yet("for ever"); 100_000];
     let id = one.ask(membership(voters(&[1])));
     one.pass(WITHIN);
     let refused = one.answer(id).expect("in time").expect_err("refused");
