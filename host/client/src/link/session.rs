@@ -47,6 +47,8 @@ pub(super) enum Command {
 struct Pending {
     asked: Asked,
     answer: oneshot::Sender<Said>,
+    /// The number of acts, for the log.
+    seq: Option<u64>,
 }
 
 struct Watching {
@@ -59,6 +61,10 @@ pub(super) struct Session {
     me: ClientId,
     commands: mpsc::Receiver<Command>,
     pending: BTreeMap<u64, Pending>,
+    /// Acts numbered so far. They are numbered here, in the order in which they are sent: whoever
+    /// asks took its id earlier, and may be overtaken by one with a later id, whose `below` would
+    /// then cut it off.
+    numbered: u64,
     /// Numbers of acts that wait for an answer; the first is what `below` says.
     open: BTreeSet<u64>,
     watches: BTreeMap<u64, Watching>,
@@ -80,6 +86,7 @@ impl Session {
             client,
             commands,
             pending: BTreeMap::new(),
+            numbered: 0,
             open: BTreeSet::new(),
             watches: BTreeMap::new(),
             out: BytesMut::with_capacity(READ_BYTES),
@@ -112,7 +119,7 @@ impl Session {
                 self.take(command);
             }
             self.pending.retain(|_id, pending| !pending.answer.is_closed());
-            self.open.retain(|id| self.pending.contains_key(id));
+            self.open = self.pending.values().filter_map(|pending| pending.seq).collect();
             if self.commands.is_closed() && self.commands.is_empty() {
                 return None;
             }
@@ -180,17 +187,19 @@ impl Session {
                 if answer.is_closed() {
                     return;
                 }
+                let mut seq = None;
                 if let Asked::Kv { request, .. } = &mut asked {
-                    self.open.insert(id);
-                    let below = self.open.first().copied().unwrap_or(id);
-                    request.nonce = Some(Nonce { client: self.me, seq: id, below });
+                    self.numbered += 1;
+                    self.open.insert(self.numbered);
+                    let below = self.open.first().copied().unwrap_or(self.numbered);
+                    request.nonce = Some(Nonce { client: self.me, seq: self.numbered, below });
+                    seq = Some(self.numbered);
                 }
                 put(&mut self.out, &asked);
-                self.pending.insert(id, Pending { asked, answer });
+                self.pending.insert(id, Pending { asked, answer, seq });
             }
             Command::Forget(id) => {
-                self.pending.remove(&id);
-                self.open.remove(&id);
+                self.forget(id);
             }
             Command::Tell(asked) => put(&mut self.out, &asked),
             Command::Watch { id, watch, changes } => {
@@ -203,6 +212,14 @@ impl Session {
                 }
             }
         }
+    }
+
+    fn forget(&mut self, id: u64) -> Option<Pending> {
+        let pending = self.pending.remove(&id)?;
+        if let Some(seq) = pending.seq {
+            self.open.remove(&seq);
+        }
+        Some(pending)
     }
 
     /// Hands out every answer that is there.
@@ -220,8 +237,7 @@ impl Session {
                     continue;
                 }
             };
-            self.open.remove(&id);
-            if let Some(pending) = self.pending.remove(&id) {
+            if let Some(pending) = self.forget(id) {
                 // The asker may have given up in this very moment.
                 drop(pending.answer.send(said));
             }
