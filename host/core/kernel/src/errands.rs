@@ -48,7 +48,7 @@ impl Kernel {
             return self.kv_requested(id, group);
         }
         match (ask.errand.clone(), group) {
-            (Errand::NodeUp { api, shards, boot }, Some(group)) => {
+            (Errand::NodeUp { api, shards, boot }, Some(group @ GroupId::SYSTEM)) => {
                 let node = match origin {
                     Origin::Peer(peer, _id) => peer,
                     Origin::Door(_) | Origin::Own(_) => self.config.node,
@@ -60,10 +60,14 @@ impl Kernel {
             }
             (Errand::Barrier, Some(group)) => self.barrier_for(id, group),
             (Errand::Unused(_), _) => self.read_fresh(id, self.config.layout.groups()),
-            (Errand::Door(request), Some(group)) => {
-                self.carry_out_as_leader(now, id, group, *request)
+            (Errand::Door(request), Some(group)) if self.is_of_group(&request, group) => {
+                self.carry_out_as_leader(now, id, group, *request);
             }
             (Errand::Door(request), None) => self.carry_out_here(now, id, *request),
+            (Errand::Door(_) | Errand::NodeUp { .. }, Some(group)) => {
+                let why = format!("group {group} does not do what was asked of it");
+                self.finish(now, id, refuse(Refusal::Invalid(why)));
+            }
             (Errand::NodeUp { .. } | Errand::Barrier, None) => {
                 self.finish(now, id, Err(Setback::NotLeader(None)));
             }
@@ -186,8 +190,11 @@ impl Kernel {
         consistency: Consistency,
         groups: impl Iterator<Item = GroupId>,
     ) {
+        let mut groups = groups.peekable();
         match consistency {
-            Consistency::Linearizable => self.read_fresh(id, groups),
+            Consistency::Linearizable if groups.peek().is_some() => self.read_fresh(id, groups),
+            // Who asks for nothing has it at once.
+            Consistency::Linearizable => self.answer_read(now, id, false),
             Consistency::Stale => self.answer_read(now, id, true),
         }
     }

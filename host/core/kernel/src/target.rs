@@ -24,8 +24,10 @@ impl Kernel {
         Ok(match request {
             Request::Submit(batch) => {
                 let mut groups = batch.iter().map(|one| layout.of_submission(one));
-                let first = groups.next().unwrap_or(GroupId::SYSTEM);
-                if groups.all(|group| group == first) { Target::Leader(first) } else { here }
+                match groups.next() {
+                    Some(first) if groups.all(|group| group == first) => Target::Leader(first),
+                    Some(_) | None => here,
+                }
             }
             Request::Kv(requests) => {
                 requests.iter().try_for_each(KvRequest::check)?;
@@ -65,5 +67,16 @@ impl Kernel {
             | Request::NodeStatus
             | Request::PreparePolicy { .. } => here,
         })
+    }
+
+    /// Whether the leader of this group can do a request. What another machine's group were to
+    /// apply would stop every replica of it, so a peer that sends it there is refused.
+    pub(crate) fn is_of_group(&self, request: &Request, group: GroupId) -> bool {
+        match self.target_of(request) {
+            Ok(Target::Leader(leader)) => leader == group,
+            // Reads, and signs of life that were parted; what is logged has one group.
+            Ok(Target::Node(_)) => !matches!(request, Request::Submit(_) | Request::Kv(_)),
+            Err(_refusal) => false,
+        }
     }
 }

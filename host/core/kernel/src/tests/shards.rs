@@ -7,7 +7,7 @@ use quorate_types::WireEvent;
 use quorate_types::door::{AgentFilter, TaskFilter};
 
 use super::*;
-use crate::frame::{self, Control, Done, Errand};
+use crate::frame::{self, Control, Done, Errand, Setback};
 
 const S1: GroupId = GroupId(1);
 const S2: GroupId = GroupId(2);
@@ -183,6 +183,39 @@ fn a_read_at_a_follower_waits_until_it_has_applied_what_the_leaders_name() {
         one.told_barrier(id, Index(one.index(group)));
     }
     assert!(matches!(one.answer(later), Some(Ok(Reply::Tasks(_)))));
+}
+
+#[test]
+fn what_is_of_another_group_is_refused_before_it_is_logged() {
+    let mut one = One::sharded(&[]);
+    let before = [0, 1, 2].map(|group| one.index(GroupId(group)));
+    let submission = Submission { spec: task("echo"), nonce: (1, 1, 1) };
+    let of = two().of_submission(&submission);
+    let submit = Request::Submit(vec![submission]);
+    let up = Errand::NodeUp { api: None, shards: 2, boot: 9 };
+    let wrong = [
+        (GroupId::SYSTEM, Errand::Door(Box::new(submit.clone()))),
+        (if of == S1 { S2 } else { S1 }, Errand::Door(Box::new(submit))),
+        (GroupId::SYSTEM, Errand::Door(Box::new(Request::Submit(Vec::new())))),
+        (S1, up),
+        (S1, Errand::Door(Box::new(Request::Deregister(AgentId(1), Incarnation(1))))),
+    ];
+    for (group, errand) in wrong {
+        let ask = Control::Ask { id: 7, group: Some(group), errand, within_ms: 1_000 };
+        let frame = frame::encode(&ask);
+        one.give(Input::Wire(WireEvent::Frame { from: PEER, lane: Lane::Control, frame }));
+        let (_to, _lane, frame) = one.sent.pop().expect("an answer");
+        let answer = frame::decode(&frame).expect("a frame of our own");
+        let Control::Answer { result: Err(Setback::Refused(Refusal::Invalid(why))), .. } = answer
+        else {
+            panic!("{answer:?}")
+        };
+        assert!(why.contains("does not do"), "{why}");
+    }
+    assert_eq!([0, 1, 2].map(|group| one.index(GroupId(group))), before, "nothing was logged");
+    assert_eq!(one.reply(Request::Submit(Vec::new())), Reply::Submitted(Vec::new()));
+    let nothing = Request::KvRead(Vec::new(), Consistency::Linearizable);
+    assert_eq!(one.reply(nothing), Reply::KvFound(Vec::new(), false));
 }
 
 impl One {
