@@ -4,28 +4,20 @@
 //! that is known at once, else an event `problem`.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use axum::http::HeaderMap;
 use axum::response::sse::Event as Sent;
-use quorate_types::Refusal;
-use quorate_types::door::Source;
 use quorate_types::kv::{Change, Changes, KvWatch, Revision, What};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::events::{problem_event, sse};
 use crate::failure::{Answer, Failure};
+use crate::feed::{Feed, last_event_id};
 use crate::params::{Params, parsed};
-use crate::state::{Api, Closing};
-
-/// How long a stream waits for word that it cannot begin, before it answers 200.
-const REFUSED_WITHIN: Duration = Duration::from_millis(100);
+use crate::state::Api;
 
 /// Where a watch goes on.
 pub(crate) fn after(headers: &HeaderMap, params: &Params) -> Result<Option<Revision>, Failure> {
-    // A browser that reconnects repeats its query, but its header is newer.
-    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    match last {
+    match last_event_id(headers) {
         Some(text) => parsed("the Last-Event-ID", text).map(Some),
         None => params.one("after"),
     }
@@ -33,24 +25,14 @@ pub(crate) fn after(headers: &HeaderMap, params: &Params) -> Result<Option<Revis
 
 /// The stream of a watch.
 pub(crate) async fn stream(api: &Api, watch: KvWatch) -> Answer {
-    let permit = api.stream_permit()?;
-    let mut source = api.door.kv_watch(watch);
-    let first = tokio::time::timeout(REFUSED_WITHIN, source.next()).await.ok();
-    if let Some(Some(Err(refusal))) = first {
-        return Err(refusal.into());
-    }
-    let reading =
-        Reading { source, first, ready: VecDeque::new(), closing: api.closing(), _permit: permit };
+    let feed = Feed::open(api, true, |door| door.kv_watch(watch)).await?;
+    let reading = Reading { feed, ready: VecDeque::new() };
     Ok(sse(futures::stream::unfold(Some(reading), step)))
 }
 
 struct Reading {
-    source: Box<dyn Source<Result<Changes, Refusal>>>,
-    /// What was read while waiting for a refusal; `Some(None)` is the end.
-    first: Option<Option<Result<Changes, Refusal>>>,
+    feed: Feed<Changes>,
     ready: VecDeque<Change>,
-    closing: Closing,
-    _permit: OwnedSemaphorePermit,
 }
 
 type Step = Option<(Result<Sent, axum::Error>, Option<Reading>)>;
@@ -60,14 +42,7 @@ async fn step(reading: Option<Reading>) -> Step {
     if let Some(change) = reading.ready.pop_front() {
         return Some((sent(&change), Some(reading)));
     }
-    let item = match reading.first.take() {
-        Some(item) => item,
-        None => tokio::select! {
-            item = reading.source.next() => item,
-            () = reading.closing.wait() => None,
-        },
-    };
-    match item? {
+    match reading.feed.next().await? {
         Ok(Changes { changes, seen }) => {
             reading.ready.extend(changes);
             let first = reading.ready.pop_front();

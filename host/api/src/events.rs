@@ -11,22 +11,17 @@ use axum::http::HeaderMap;
 use axum::response::sse::{Event as Sent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::Stream;
-use quorate_types::door::Source;
 use quorate_types::id::BadId;
 use quorate_types::problem::Problem;
-use quorate_types::{Event, EventKind, Refusal, Revision};
-use tokio::sync::OwnedSemaphorePermit;
+use quorate_types::{Event, EventKind, Revision};
 
 use crate::failure::{Answer, Failure};
+use crate::feed::{Feed, last_event_id};
 use crate::params::Params;
-use crate::state::{Closing, Shared};
+use crate::state::Shared;
 
 /// How often an idle stream says that it lives. A reader may take three of them missed for lost.
 const ALIVE_EVERY: Duration = Duration::from_secs(10);
-
-/// How long a resumed stream waits for word that its revision is no longer kept, before it answers
-/// 200 and leaves that to an event.
-const REFUSED_WITHIN: Duration = Duration::from_millis(100);
 
 fn revision(text: &str) -> Result<Revision, Failure> {
     text.parse().map_err(|_not_one: BadId| {
@@ -57,47 +52,22 @@ pub(crate) async fn events(
     params: Params,
 ) -> Answer {
     let params = params.only(&["after"])?;
-    // A browser that reconnects repeats its query, but its header is newer.
-    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    let after = match last.map(str::to_owned).or(params.one("after")?) {
+    let after = match last_event_id(&headers).map(str::to_owned).or(params.one("after")?) {
         Some(text) => Some(revision(&text)?),
         None => None,
     };
-    let permit = api.stream_permit()?;
-    let resumed = after.is_some();
-    let mut source = api.door.events(after);
-    let mut first = None;
-    if resumed {
-        first = tokio::time::timeout(REFUSED_WITHIN, source.next()).await.ok();
-        if let Some(Some(Err(refusal))) = first {
-            return Err(refusal.into());
-        }
-    }
-    let reading = Reading { source, first, closing: api.closing(), _permit: permit };
-    Ok(sse(futures::stream::unfold(Some(reading), step)))
+    let feed = Feed::open(&api, after.is_some(), |door| door.events(after)).await?;
+    Ok(sse(futures::stream::unfold(Some(feed), step)))
 }
 
-struct Reading {
-    source: Box<dyn Source<Result<Event, Refusal>>>,
-    /// What was read while waiting for a refusal; `Some(None)` is the end.
-    first: Option<Option<Result<Event, Refusal>>>,
-    closing: Closing,
-    _permit: OwnedSemaphorePermit,
-}
+type Step = Option<(Result<Sent, axum::Error>, Option<Feed<Event>>)>;
 
-async fn step(reading: Option<Reading>) -> Option<(Result<Sent, axum::Error>, Option<Reading>)> {
-    let mut reading = reading?;
-    let item = match reading.first.take() {
-        Some(item) => item,
-        None => tokio::select! {
-            item = reading.source.next() => item,
-            () = reading.closing.wait() => None,
-        },
-    };
-    match item? {
+async fn step(feed: Option<Feed<Event>>) -> Step {
+    let mut feed = feed?;
+    match feed.next().await? {
         Ok(Event { revision, kind }) => {
             let sent = Sent::default().id(revision.to_string()).event(name(&kind));
-            Some((sent.json_data(&kind), Some(reading)))
+            Some((sent.json_data(&kind), Some(feed)))
         }
         Err(refusal) => Some((problem_event(&refusal.into()), None)),
     }

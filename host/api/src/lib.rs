@@ -20,6 +20,7 @@ mod changes;
 mod cluster;
 mod events;
 mod failure;
+mod feed;
 mod fresh;
 mod guard;
 mod input;

@@ -24,15 +24,40 @@ use crate::params::{Named, Params};
 use crate::state::{Api, Asked, Shared};
 use crate::tasks::json_body;
 
-async fn list(api: &Api, kind: SeatKind, asked: Asked, params: Params) -> Answer {
+/// Which seats a route is about: a route names it as a type.
+pub(crate) trait Kind {
+    /// The kind.
+    const KIND: SeatKind;
+}
+
+/// `/v1/locks`
+pub(crate) enum Lock {}
+
+impl Kind for Lock {
+    const KIND: SeatKind = SeatKind::Lock;
+}
+
+/// `/v1/elections`
+pub(crate) enum Election {}
+
+impl Kind for Election {
+    const KIND: SeatKind = SeatKind::Election;
+}
+
+/// `GET` of all of a namespace.
+pub(crate) async fn list<K: Kind>(
+    State(api): State<Shared>,
+    asked: Asked,
+    params: Params,
+) -> Answer {
     let params = params.only(&["namespace", "limit", "cursor"])?;
     let question = KvRead::Seats {
         namespace: namespace(&params)?,
-        kind,
+        kind: K::KIND,
         cursor: params.one("cursor")?,
         limit: limit(&params)?,
     };
-    let (found, _stale) = read(api, asked, question, Consistency::Linearizable).await?;
+    let (found, _stale) = read(&api, asked, question, Consistency::Linearizable).await?;
     let KvFound::Seats(page) = found else { return Err(Failure::unexpected("Seats")) };
     Ok(Json(page).into_response())
 }
@@ -50,10 +75,10 @@ async fn look(
     Ok((seat, as_of))
 }
 
-async fn show(
-    api: &Api,
-    kind: SeatKind,
-    name: String,
+/// `GET` of one.
+pub(crate) async fn show<K: Kind>(
+    State(api): State<Shared>,
+    Named(name): Named<String>,
     asked: Asked,
     params: Params,
     headers: HeaderMap,
@@ -62,10 +87,10 @@ async fn show(
     let namespace = namespace(&params)?;
     if params.one::<bool>("watch")?.unwrap_or(false) {
         let after = changes::after(&headers, &params)?;
-        let subject = Subject::Seat(kind, name);
-        return changes::stream(api, KvWatch { namespace, subject, after }).await;
+        let subject = Subject::Seat(K::KIND, name);
+        return changes::stream(&api, KvWatch { namespace, subject, after }).await;
     }
-    let (seat, as_of) = look(api, asked, namespace, kind, name).await?;
+    let (seat, as_of) = look(&api, asked, namespace, K::KIND, name).await?;
     Ok(Json(SeatGot { seat, as_of }).into_response())
 }
 
@@ -123,104 +148,51 @@ impl Claim {
     }
 }
 
-async fn acquire(
-    api: &Api,
-    kind: SeatKind,
-    name: String,
+/// `POST`: takes the seat, or campaigns for it.
+pub(crate) async fn acquire<K: Kind>(
+    State(api): State<Shared>,
+    Named(name): Named<String>,
     asked: Asked,
     params: Params,
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
     let params = params.only(&["namespace"])?;
-    let Acquire { lease, wait_ms, value } = json_body(api, &headers, body).await?;
+    let Acquire { lease, wait_ms, value } = json_body(&api, &headers, body).await?;
+    let kind = K::KIND;
     let claim = Claim { namespace: namespace(&params)?, kind, name, lease };
     let (namespace, name) = (claim.namespace.clone(), claim.name.clone());
-    let (_seat, as_of) = look(api, asked, namespace, kind, name).await?;
+    let (_seat, as_of) = look(&api, asked, namespace, kind, name).await?;
     let key = key_of(&headers)?;
-    let stand = claim.act(api, asked, key, SeatAct::Acquire { value }).await?;
+    let stand = claim.act(&api, asked, key, SeatAct::Acquire { value }).await?;
     let before = match stand {
         SeatStand::Holds { .. } | SeatStand::Gone => return Ok(Json(stand).into_response()),
         SeatStand::Waits { before } => before,
     };
     let wait = Duration::from_millis(wait_ms.min(DEADLINE_MS_MAX));
-    if let Some(stand) = claim.wait(api, as_of, wait).await? {
+    if let Some(stand) = claim.wait(&api, as_of, wait).await? {
         return Ok(Json(stand).into_response());
     }
-    claim.act(api, asked, None, SeatAct::Release).await?;
+    claim.act(&api, asked, None, SeatAct::Release).await?;
     let what =
         format!("{kind} `{}` is held; {before} were before when it was asked for", claim.name);
     Err(Refusal::Timeout(what).into())
 }
 
-async fn leave(api: &Api, kind: SeatKind, name: String, asked: Asked, params: Params) -> Answer {
+/// `DELETE`: gives the seat up, or waits for it no more.
+pub(crate) async fn leave<K: Kind>(
+    State(api): State<Shared>,
+    Named(name): Named<String>,
+    asked: Asked,
+    params: Params,
+) -> Answer {
     let params = params.only(&["namespace", "lease"])?;
     let lease = params.one("lease")?.ok_or_else(|| {
         Failure::invalid("whose hold is to end?", "give ?lease=, as POST /v1/leases answered it")
     })?;
-    let claim = Claim { namespace: namespace(&params)?, kind, name, lease };
-    claim.act(api, asked, None, SeatAct::Release).await?;
+    let claim = Claim { namespace: namespace(&params)?, kind: K::KIND, name, lease };
+    claim.act(&api, asked, None, SeatAct::Release).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
-}
-
-/// `GET /v1/locks`
-pub(crate) async fn list_locks(State(api): State<Shared>, asked: Asked, params: Params) -> Answer {
-    list(&api, SeatKind::Lock, asked, params).await
-}
-
-/// `GET /v1/elections`
-pub(crate) async fn list_elections(
-    State(api): State<Shared>,
-    asked: Asked,
-    params: Params,
-) -> Answer {
-    list(&api, SeatKind::Election, asked, params).await
-}
-
-/// `GET /v1/locks/{name}`
-pub(crate) async fn lock(
-    State(api): State<Shared>,
-    Named(name): Named<String>,
-    asked: Asked,
-    params: Params,
-    headers: HeaderMap,
-) -> Answer {
-    show(&api, SeatKind::Lock, name, asked, params, headers).await
-}
-
-/// `GET /v1/elections/{name}`
-pub(crate) async fn election(
-    State(api): State<Shared>,
-    Named(name): Named<String>,
-    asked: Asked,
-    params: Params,
-    headers: HeaderMap,
-) -> Answer {
-    show(&api, SeatKind::Election, name, asked, params, headers).await
-}
-
-/// `POST /v1/locks/{name}`
-pub(crate) async fn take_lock(
-    State(api): State<Shared>,
-    Named(name): Named<String>,
-    asked: Asked,
-    params: Params,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    acquire(&api, SeatKind::Lock, name, asked, params, headers, body).await
-}
-
-/// `POST /v1/elections/{name}`
-pub(crate) async fn campaign(
-    State(api): State<Shared>,
-    Named(name): Named<String>,
-    asked: Asked,
-    params: Params,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
-    acquire(&api, SeatKind::Election, name, asked, params, headers, body).await
 }
 
 /// `PUT /v1/elections/{name}`
@@ -238,24 +210,4 @@ pub(crate) async fn proclaim(
     let key = key_of(&headers)?;
     let stand = claim.act(&api, asked, key, SeatAct::Proclaim { value }).await?;
     Ok(Json(stand).into_response())
-}
-
-/// `DELETE /v1/locks/{name}`
-pub(crate) async fn leave_lock(
-    State(api): State<Shared>,
-    Named(name): Named<String>,
-    asked: Asked,
-    params: Params,
-) -> Answer {
-    leave(&api, SeatKind::Lock, name, asked, params).await
-}
-
-/// `DELETE /v1/elections/{name}`
-pub(crate) async fn resign(
-    State(api): State<Shared>,
-    Named(name): Named<String>,
-    asked: Asked,
-    params: Params,
-) -> Answer {
-    leave(&api, SeatKind::Election, name, asked, params).await
 }

@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use crate::failure::{Answer, Failure};
 use crate::guard::{HEALTH_PATH, READY_PATH, guard, is_trusted};
+use crate::locks::{Election, Lock};
 use crate::state::Shared;
 use crate::{
     agents, blobs, calls, cluster, events, kv, leases, locks, membership, stream, tasks, watch,
@@ -242,15 +243,18 @@ pub(crate) fn router(api: Shared) -> Router {
         .route("/v1/leases", post(leases::grant).get(leases::list))
         .route("/v1/leases/{id}", get(leases::one).delete(leases::revoke))
         .route("/v1/leases/{id}/keep", post(leases::keep))
-        .route("/v1/locks", get(locks::list_locks))
+        .route("/v1/locks", get(locks::list::<Lock>))
         .route(
             "/v1/locks/{*name}",
-            get(locks::lock).post(locks::take_lock).delete(locks::leave_lock),
+            get(locks::show::<Lock>).post(locks::acquire::<Lock>).delete(locks::leave::<Lock>),
         )
-        .route("/v1/elections", get(locks::list_elections))
+        .route("/v1/elections", get(locks::list::<Election>))
         .route(
             "/v1/elections/{*name}",
-            get(locks::election).post(locks::campaign).put(locks::proclaim).delete(locks::resign),
+            get(locks::show::<Election>)
+                .post(locks::acquire::<Election>)
+                .put(locks::proclaim)
+                .delete(locks::leave::<Election>),
         )
         .route("/v1/stream", get(stream::stream))
         .route(HEALTH_PATH, get(healthz))
