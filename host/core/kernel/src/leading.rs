@@ -258,8 +258,7 @@ impl Kernel {
 
     pub(crate) fn settle_leading(&mut self, now: Now) {
         self.offers.expire(now.mono);
-        let groups: Vec<GroupId> = self.leading.keys().copied().collect();
-        for group in groups {
+        for group in self.config.layout.groups() {
             let now = self.stamped(now, group);
             let Some(leading) = self.leading.get_mut(&group) else { continue };
             if leading.rest.is_some_and(|until| until > now.mono) {

@@ -207,11 +207,15 @@ impl Kernel {
 
     pub(crate) fn settle_members(&mut self, now: Now) {
         self.members_desk.rest.retain(|_what, until| *until > now.mono);
-        let led: BTreeSet<GroupId> = self.leading.keys().copied().collect();
-        self.members_desk.errands.retain(|_ticket, errand| led.contains(&errand.group()));
+        let led = &self.leading;
+        self.members_desk.errands.retain(|_ticket, errand| led.contains_key(&errand.group()));
         if self.view.roster().begun() {
-            led.into_iter().for_each(|group| self.fit_group(now, group));
-        } else if led.contains(&GroupId::SYSTEM) {
+            for group in self.config.layout.groups() {
+                if self.leads(group) {
+                    self.fit_group(now, group);
+                }
+            }
+        } else if self.leads(GroupId::SYSTEM) {
             self.seed_roster(now);
         }
     }

@@ -324,12 +324,11 @@ impl Kernel {
                 self.answer_worker(now, agent);
             }
         }
-        let as_of: Vec<_> = self.applied.iter().map(|(group, index)| (*group, *index)).collect();
         for (agent, incarnation, wanted) in self.home.outside.offers(all) {
             // Several polls together do not stretch the slots either.
             let held = u32::try_from(self.view.leases_count(agent)).unwrap_or(u32::MAX);
             let open = wanted.min(self.slots_of(agent).saturating_sub(held));
-            let as_of = as_of.clone();
+            let as_of = self.applied.iter().map(|(group, index)| (*group, *index)).collect();
             self.tell_leaders(now, &Control::Offer { agent, incarnation, open, as_of });
         }
     }

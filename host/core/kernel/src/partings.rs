@@ -14,16 +14,44 @@ use crate::frame::{Done, Errand, Setback};
 use crate::io::Now;
 use crate::kernel::Kernel;
 
-type Answer = Result<Submitted, Refusal>;
-type Kept = Result<kv::Done, Refusal>;
+/// An answer to each of some items, in order, as the shares bring them.
+#[derive(Debug)]
+struct Answers<T>(Vec<Option<Result<T, Refusal>>>);
+
+impl<T: std::fmt::Debug> Answers<T> {
+    fn of(items: usize) -> Self {
+        Self(std::iter::repeat_with(|| None).take(items).collect())
+    }
+
+    /// Takes a share's answers; a refusal where they are not as many as its items.
+    fn fill(&mut self, places: &[usize], each: Vec<Result<T, Refusal>>) -> Result<(), Refusal> {
+        if each.len() != places.len() {
+            return Err(misfit(&each));
+        }
+        for (at, answer) in places.iter().zip(each) {
+            self.0[*at] = Some(answer);
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, places: &[usize], refusal: &Refusal) {
+        for at in places {
+            self.0[*at] = Some(Err(refusal.clone()));
+        }
+    }
+
+    fn in_order(self) -> impl Iterator<Item = Result<T, Refusal>> {
+        self.0.into_iter().flatten()
+    }
+}
 
 /// What is gathered.
 #[derive(Debug)]
 enum Gathered {
     /// An answer to each submission, in order.
-    Submitted(Vec<Option<Answer>>),
+    Submitted(Answers<Submitted>),
     /// What came of each act on keys, in order, and how many acts each request has.
-    Kept(Vec<Option<Kept>>, Vec<usize>),
+    Kept(Answers<kv::Done>, Vec<usize>),
     /// The first refusal, if there was one.
     Beaten(Option<Refusal>),
 }
@@ -58,17 +86,10 @@ impl Parting {
             Err(Setback::Refused(refusal)) => refusal,
             Err(Setback::NotLeader(_)) => Refusal::Unavailable("the leader changed".to_owned()),
         };
+        let places = &self.shares[share];
         match &mut self.gathered {
-            Gathered::Submitted(answers) => {
-                for at in &self.shares[share] {
-                    answers[*at] = Some(Err(refusal.clone()));
-                }
-            }
-            Gathered::Kept(answers, _lengths) => {
-                for at in &self.shares[share] {
-                    answers[*at] = Some(Err(refusal.clone()));
-                }
-            }
+            Gathered::Submitted(answers) => answers.refuse(places, &refusal),
+            Gathered::Kept(answers, _lengths) => answers.refuse(places, &refusal),
             Gathered::Beaten(first) => *first = first.take().or(Some(refusal)),
         }
     }
@@ -76,42 +97,26 @@ impl Parting {
     /// Takes what a share came to; a refusal where it is not of the kind that was asked for.
     fn keep(&mut self, share: usize, done: Done) -> Result<(), Refusal> {
         let Done::Door(reply) = done else { return Err(misfit(&done)) };
+        let places = &self.shares[share];
         match &mut self.gathered {
-            Gathered::Beaten(_) if *reply == Reply::Done => Ok(()),
             Gathered::Submitted(answers) => {
-                let places = &self.shares[share];
                 let Reply::Submitted(each) = *reply else { return Err(misfit(&reply)) };
-                if each.len() != places.len() {
-                    return Err(misfit(&each));
-                }
-                for (at, answer) in places.iter().zip(each) {
-                    answers[*at] = Some(answer);
-                }
-                Ok(())
+                answers.fill(places, each)
             }
             Gathered::Kept(answers, _lengths) => {
-                let places = &self.shares[share];
                 let Reply::Kv(each) = *reply else { return Err(misfit(&reply)) };
-                let each: Vec<Kept> = each.into_iter().flatten().collect();
-                if each.len() != places.len() {
-                    return Err(misfit(&each));
-                }
-                for (at, answer) in places.iter().zip(each) {
-                    answers[*at] = Some(answer);
-                }
-                Ok(())
+                answers.fill(places, each.into_iter().flatten().collect())
             }
+            Gathered::Beaten(_) if *reply == Reply::Done => Ok(()),
             Gathered::Beaten(_) => Err(misfit(&reply)),
         }
     }
 
     fn end(self) -> Result<Done, Setback> {
         let reply = match self.gathered {
-            Gathered::Submitted(answers) => {
-                Reply::Submitted(answers.into_iter().flatten().collect())
-            }
+            Gathered::Submitted(answers) => Reply::Submitted(answers.in_order().collect()),
             Gathered::Kept(answers, lengths) => {
-                let mut answers = answers.into_iter().flatten();
+                let mut answers = answers.in_order();
                 let each =
                     lengths.into_iter().map(|length| answers.by_ref().take(length).collect());
                 Reply::Kv(each.collect())
@@ -127,19 +132,16 @@ impl Kernel {
     /// Sends each submission to its shard.
     pub(crate) fn part_submissions(&mut self, now: Now, ask: u64, batch: Vec<Submission>) {
         let mut shares: BTreeMap<GroupId, (Vec<usize>, Vec<Submission>)> = BTreeMap::new();
-        let answers = vec![None; batch.len()];
+        let answers = Answers::of(batch.len());
         for (at, submission) in batch.into_iter().enumerate() {
             let group = self.config.layout.of_submission(&submission);
             let (places, share) = shares.entry(group).or_default();
             places.push(at);
             share.push(submission);
         }
-        let (mut places, mut requests) = (Vec::new(), Vec::new());
-        for (group, (at, share)) in shares {
-            places.push(at);
-            requests.push((group, Request::Submit(share)));
-        }
-        self.part(now, ask, places, Gathered::Submitted(answers), requests);
+        let shares = shares.into_iter();
+        let shares = shares.map(|(group, (at, share))| (group, at, Request::Submit(share)));
+        self.part(now, ask, Gathered::Submitted(answers), shares.collect());
     }
 
     /// Sends each act on keys to its shard. Those of one request stay together as far as they go.
@@ -162,34 +164,31 @@ impl Kernel {
                 shares.entry(group).or_default().1.push(part);
             }
         }
-        let (mut places, mut parted) = (Vec::new(), Vec::new());
-        for (group, (at, share)) in shares {
-            places.push(at);
-            parted.push((group, Request::Kv(share)));
-        }
-        let answers = vec![None; place];
-        self.part(now, ask, places, Gathered::Kept(answers, lengths), parted);
+        let gathered = Gathered::Kept(Answers::of(place), lengths);
+        let shares = shares.into_iter();
+        let shares = shares.map(|(group, (at, share))| (group, at, Request::Kv(share)));
+        self.part(now, ask, gathered, shares.collect());
     }
 
     /// Tells the leader of each shard that an outside agent lives.
     pub(crate) fn part_beat(&mut self, now: Now, ask: u64, agent: AgentId, life: Incarnation) {
         let shards = self.config.layout.shards();
-        let requests: Vec<_> =
-            shards.map(|group| (group, Request::Beat(agent, life, None))).collect();
-        let places = vec![Vec::new(); requests.len()];
-        self.part(now, ask, places, Gathered::Beaten(None), requests);
+        let shares = shards.map(|group| (group, Vec::new(), Request::Beat(agent, life, None)));
+        self.part(now, ask, Gathered::Beaten(None), shares.collect());
     }
 
+    /// Sends each group its share: the places of the items that it has, and what is asked of it.
     fn part(
         &mut self,
         now: Now,
         ask: u64,
-        shares: Vec<Vec<usize>>,
         gathered: Gathered,
-        requests: Vec<(GroupId, Request)>,
+        shares: Vec<(GroupId, Vec<usize>, Request)>,
     ) {
         let Some(within) = self.asks.left(now, ask) else { return };
-        let parting = Parting { waiting: shares.len(), shares, gathered };
+        let (places, requests): (Vec<_>, Vec<_>) =
+            shares.into_iter().map(|(group, at, request)| (at, (group, request))).unzip();
+        let parting = Parting { waiting: places.len(), shares: places, gathered };
         self.partings.0.insert(ask, parting);
         for (share, (group, request)) in requests.into_iter().enumerate() {
             let origin = Origin::Own(Own::Share(ask, share));

@@ -76,8 +76,7 @@ impl Kernel {
     }
 
     pub(crate) fn settle_reads(&mut self, now: Now) {
-        let groups: Vec<GroupId> = self.reads.queues.keys().copied().collect();
-        for group in groups {
+        for group in self.config.layout.groups() {
             let Some(queue) = self.reads.queues.get_mut(&group) else { continue };
             if queue.rest.is_some_and(|until| until > now.mono) {
                 continue;

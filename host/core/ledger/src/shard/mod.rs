@@ -133,15 +133,16 @@ type Step = Result<Outcome, Refusal>;
 
 impl Shard {
     pub(crate) fn new(group: GroupId, faults: &Faults, bounds: Bounds) -> Self {
+        let number = u16::try_from(group.0).unwrap_or(u16::MAX);
         Self {
             group,
-            number: u16::try_from(group.0).unwrap_or(u16::MAX),
+            number,
             counters: Counters::default(),
             tasks: OrdMap::new(),
             agents: OrdMap::new(),
             policies: OrdMap::new(),
             decided: OrdMap::new(),
-            kv: Kv::of(u16::try_from(group.0).unwrap_or(u16::MAX)),
+            kv: Kv::of(number),
             places: Places::default(),
             sum: SetHash::default(),
             bounds,
