@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use quorate_cli::local::LocalCluster;
@@ -149,15 +149,23 @@ fn free_port() -> std::net::SocketAddr {
     listener.local_addr().expect("an address")
 }
 
+/// What whoever submits is told, and tells.
+#[derive(Default)]
+struct Load {
+    stop: AtomicBool,
+    acked: AtomicUsize,
+}
+
 /// Submits until told to stop; the tasks that were acknowledged, and the longest wait for one.
-async fn submit(client: Client, stop: Arc<AtomicBool>) -> (Vec<TaskId>, Duration) {
+async fn submit(client: Client, load: Arc<Load>) -> (Vec<TaskId>, Duration) {
     let (mut acked, mut longest) = (Vec::new(), Duration::ZERO);
-    while !stop.load(Ordering::Relaxed) {
+    while !load.stop.load(Ordering::Relaxed) {
         let number = acked.len();
         let key = Some(format!("task-{number}"));
         let spec = TaskSpec { idempotency_key: key, ..TaskSpec::default() };
         let since = Instant::now();
         acked.push(client.submit(spec).await.expect("some node serves").id);
+        load.acked.store(acked.len(), Ordering::Relaxed);
         longest = longest.max(since.elapsed());
     }
     (acked, longest)
@@ -173,8 +181,8 @@ async fn kept(client: &Client, acked: &[TaskId]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_grows_to_seven_and_shrinks_to_three_under_load() {
     let mut stage = Stage::of(3).await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let load = tokio::spawn(submit(stage.client(), Arc::clone(&stop)));
+    let load = Arc::new(Load::default());
+    let submitting = tokio::spawn(submit(stage.client(), Arc::clone(&load)));
     stage.join(4);
     stage.join(5);
     stage.done("cluster voters set 1,2,3,4,5");
@@ -192,8 +200,8 @@ async fn a_cluster_grows_to_seven_and_shrinks_to_three_under_load() {
         stage.done(&format!("cluster member remove {node}"));
     }
     stage.until_voters(&[1, 3, 5], &[1, 3, 5]).await;
-    stop.store(true, Ordering::Relaxed);
-    let (acked, longest) = load.await.expect("it submits");
+    load.stop.store(true, Ordering::Relaxed);
+    let (acked, longest) = submitting.await.expect("it submits");
     println!("{} tasks acknowledged, the longest wait {longest:?}", acked.len());
     assert!(acked.len() > 100, "{} tasks", acked.len());
     let client = client(stage.cluster.urls().into_iter().take(1), stage.cluster.token());
@@ -210,8 +218,8 @@ const STRANGER: &str = "refused a peer that is not in the allow-list";
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_member_is_replaced_and_a_new_one_survives_its_restart() {
     let mut stage = Stage::of(3).await;
-    let stop = Arc::new(AtomicBool::new(false));
-    let load = tokio::spawn(submit(stage.client(), Arc::clone(&stop)));
+    let load = Arc::new(Load::default());
+    let submitting = tokio::spawn(submit(stage.client(), Arc::clone(&load)));
     stage.cluster.kill_node(1).expect("it runs");
     let new = stage.newcomer(4, 3);
     stage.start(&new);
@@ -219,9 +227,12 @@ async fn a_dead_member_is_replaced_and_a_new_one_survives_its_restart() {
     stage.until_voters(&[1, 3, 4], &[1, 3, 4]).await;
     // It votes: with another one down, nothing is acknowledged without it.
     stage.cluster.kill_node(0).expect("it runs");
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    stop.store(true, Ordering::Relaxed);
-    let (acked, longest) = load.await.expect("it submits");
+    let before = load.acked.load(Ordering::Relaxed);
+    // The one that was under way may have been acknowledged by the three.
+    let more = async |_: &Client| load.acked.load(Ordering::Relaxed) > before + 1;
+    stage.until("an acknowledgement of the two that are left", more).await;
+    load.stop.store(true, Ordering::Relaxed);
+    let (acked, longest) = submitting.await.expect("it submits");
     println!("{} tasks acknowledged, the longest wait {longest:?}", acked.len());
     // Everybody starts again, each from its own old file.
     stage.joined.clear();
