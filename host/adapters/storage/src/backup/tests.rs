@@ -87,11 +87,9 @@ fn every_cut_is_told_from_an_end() {
     let file = written(&groups, &blobs);
     for at in 0..file.len() {
         let error = read(&file[..at]).expect_err("it was cut");
-        match error {
-            BackupError::Cut { .. } => {}
-            BackupError::Strange if at < 12 => {}
-            other => panic!("cut at {at}: {other}"),
-        }
+        let cut = matches!(error, BackupError::Cut { .. });
+        let too_short_to_tell = at < 12 && matches!(error, BackupError::Strange);
+        assert!(cut || too_short_to_tell, "cut at {at}: {error}");
     }
     let longer = [file.as_slice(), b"x"].concat();
     assert!(matches!(read(&longer), Err(BackupError::Damaged { .. })));
