@@ -22,6 +22,7 @@ mod kv;
 mod ledger;
 mod outcome;
 mod query;
+mod rebirth;
 mod record;
 mod roster;
 mod set_hash;
@@ -40,6 +41,7 @@ pub use command::{
 };
 pub use ledger::{Ledger, SLOT_BALANCER};
 pub use outcome::{Applied, ApplyError, Outcome, RestoreError, Unassigned};
+pub use rebirth::{LEAP, Rebirth};
 pub use roster::{Roster, RosterMember};
 pub use system::{Agent, Node, Policy, Retired};
 pub use views::Views;
