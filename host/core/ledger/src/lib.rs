@@ -34,7 +34,7 @@ mod views;
 #[cfg(test)]
 mod tests;
 
-pub use bounds::{check_agent, check_payload, check_task};
+pub use bounds::{FEATURE_LEVEL_KNOWN, check_agent, check_payload, check_task};
 pub use command::{
     Activate, AgentAdoption, Assignment, Command, NodeDown, NodeUp, PolicyAdoption, RetireAgent,
     ShardCommand, Standing, SystemCommand,

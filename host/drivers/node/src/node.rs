@@ -137,7 +137,8 @@ impl Node {
         let inside = Counter { pharmacy: pharmacy.clone(), inside: post.clone() };
         let porch = Porch { desk: desk.clone(), inside };
         let transport = transport_options(config, key);
-        let contacts = Contacts::new(config.id(), transport.peers.clone());
+        let formers = crate::anew::formers(dir);
+        let contacts = Contacts::new(config.id(), transport.peers.clone(), formers);
         let usher = Usher { contacts: contacts.clone(), inside: porch };
         let transport = Transport::start(transport, usher).map_err(StartError::Transport)?;
         desk.open(transport.clone());
