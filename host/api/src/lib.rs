@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod agents;
+mod backup;
 mod blobs;
 mod calls;
 mod changes;

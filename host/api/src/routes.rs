@@ -20,7 +20,8 @@ use crate::guard::{HEALTH_PATH, READY_PATH, guard, is_trusted};
 use crate::locks::{Election, Lock};
 use crate::state::Shared;
 use crate::{
-    agents, blobs, calls, cluster, events, kv, leases, locks, membership, stream, tasks, watch,
+    agents, backup, blobs, calls, cluster, events, kv, leases, locks, membership, stream, tasks,
+    watch,
 };
 
 /// A row of `GET /v1`.
@@ -84,6 +85,11 @@ pub(crate) const ROUTES: &[Route] = &[
         "GET",
         "/v1/cluster",
         "groups of every reachable node: leader, applied_index, state_digest",
+    ),
+    route(
+        "GET",
+        "/v1/cluster/backup",
+        "the whole cluster as one file, for `quorate cluster restore`: ?blobs=false leaves contents out",
     ),
     route(
         "POST",
@@ -228,6 +234,7 @@ pub(crate) fn router(api: Shared) -> Router {
         .route("/v1/blobs/{sha256}", get(blobs::get))
         .route("/v1/members", get(cluster::members))
         .route("/v1/cluster", get(cluster::cluster))
+        .route("/v1/cluster/backup", get(backup::backup))
         .route("/v1/cluster/members", post(membership::add))
         .route("/v1/cluster/members/{id}", delete(membership::remove))
         .route("/v1/cluster/voters", put(membership::voters))

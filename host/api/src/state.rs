@@ -34,6 +34,7 @@ pub(crate) struct Api {
     streams: Arc<Semaphore>,
     links: Arc<Semaphore>,
     blob_units: Arc<Semaphore>,
+    backups: Arc<Semaphore>,
     closing: watch::Receiver<bool>,
 }
 
@@ -97,6 +98,8 @@ impl Api {
             streams: Arc::new(Semaphore::new(options.streams_max)),
             links: Arc::new(Semaphore::new(options.links_max)),
             blob_units: Arc::new(Semaphore::new(units)),
+            // Each holds a group's whole snapshot.
+            backups: Arc::new(Semaphore::new(1)),
             options,
             closing,
         }
@@ -124,6 +127,13 @@ impl Api {
         Arc::clone(&self.links)
             .try_acquire_owned()
             .map_err(|_full| Failure::crowded("the number of native streams"))
+    }
+
+    /// The right to take a backup.
+    pub(crate) fn backup_permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        Arc::clone(&self.backups)
+            .try_acquire_owned()
+            .map_err(|_full| Failure::crowded("the number of backups at once (1)"))
     }
 
     /// The right to one more stream.

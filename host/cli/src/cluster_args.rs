@@ -1,6 +1,7 @@
 //! The command line of members, voters and leaders.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
@@ -12,6 +13,14 @@ pub(crate) enum ClusterVerb {
     /// Show each node's groups; exits 7 if two nodes differ at one index, 6 if no group has a leader.
     #[command(after_help = "Example:\n  quorate cluster status -o json")]
     Status,
+    /// Write the whole cluster to a file: every group's state at one moment, and the blobs that
+    /// records refer to. Exits 7 if a blob could not be had.
+    #[command(after_help = "\
+Examples:
+  quorate cluster backup tuesday.backup
+  quorate cluster backup tuesday.backup --without-blobs
+  quorate storage verify tuesday.backup")]
+    Backup(BackupArgs),
     /// List, add, remove and replace members.
     #[command(subcommand)]
     Member(MemberVerb),
@@ -57,6 +66,17 @@ Examples:
         #[arg(long, default_value = "0")]
         group: GroupId,
     },
+}
+
+/// What to back up, and where to.
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// The file; it is there when it is whole, checked and on disk, and not before.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Leave contents out: tasks and policies that refer to a blob keep its name only.
+    #[arg(long)]
+    pub(crate) without_blobs: bool,
 }
 
 /// A node that shall be a member.

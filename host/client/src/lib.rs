@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod ask;
+mod backup;
 mod calls;
 mod client;
 mod cluster;
@@ -23,6 +24,7 @@ mod tasks;
 mod watch;
 mod work;
 
+pub use backup::BackupStream;
 pub use calls::{CallReply, CallRequest, CallStream};
 pub use client::{Client, ClientOptions};
 pub use cluster::PolicySource;

@@ -22,9 +22,32 @@ pub(crate) const QUORATE: &str = env!("CARGO_BIN_EXE_quorate");
 
 /// Keys, tokens and node files for this many nodes; starts nothing.
 pub(crate) fn lay_out(dir: &Path, nodes: u8, agents: Vec<Vec<LocalAgent>>) -> LocalCluster {
+    lay_out_shards(dir, nodes, 1, agents)
+}
+
+/// The same, whose tasks and keys are shared among so many shards.
+pub(crate) fn lay_out_shards(
+    dir: &Path,
+    nodes: u8,
+    shards: u16,
+    agents: Vec<Vec<LocalAgent>>,
+) -> LocalCluster {
     let dir = Some(dir.to_owned());
-    let layout = Layout { nodes, shards: 1, dir, first_api_port: None, agents };
+    let layout = Layout { nodes, shards, dir, first_api_port: None, agents };
     LocalCluster::lay_out(&layout, Launch::of(QUORATE)).expect("laid out")
+}
+
+/// Runs a verb, against this cluster where it asks one: its exit code, and all that it said.
+pub(crate) fn quorate(verb: &str, urls: &[String], token: &str) -> (Option<i32>, String) {
+    let output = Command::new(QUORATE)
+        .args(verb.split_whitespace())
+        .args(["--timeout", "60"])
+        .env("QUORATE_URL", urls.join(","))
+        .env("QUORATE_TOKEN", token)
+        .output()
+        .expect("it starts");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
 }
 
 /// An agent of this component.

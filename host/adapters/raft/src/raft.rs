@@ -27,7 +27,7 @@ use crate::reads::Reads;
 use crate::settings::{Compaction, LogSize, Profile, SNAPSHOT_BYTES_PER_S, openraft_config};
 use crate::state_machine::Shelf;
 use crate::supervisor::{Flags, Supervisor};
-use crate::types::{OneshotTx, index_of, index_or_none, locked};
+use crate::types::{OneshotTx, index_of, index_or_none, locked, term_of};
 
 const _: () = assert!(CHUNK_BYTES < FRAME_BYTES_MAX);
 
@@ -228,6 +228,13 @@ impl<RT: AsyncRuntime, D: Disk> Raft<RT, D> {
     /// The newest applied state.
     pub fn view(&self) -> Arc<Ledger> {
         self.inner.machine.view()
+    }
+
+    /// The applied state, and its place in the log: that of its last entry, of whatever kind.
+    pub fn image(&self) -> (Index, Term, Ledger) {
+        let frozen = self.inner.machine.freeze();
+        let last = frozen.meta.last_log_id;
+        (index_or_none(last.as_ref()), last.as_ref().map_or(Term(0), term_of), frozen.ledger)
     }
 
     /// Takes a frame of the lanes append, vote or snapshot. Waits only while this node cannot take

@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backup;
 mod beneath;
 mod blobs;
 mod data_dir;
@@ -23,6 +24,10 @@ mod memory_disk;
 mod record;
 mod snapshots;
 
+pub use backup::{
+    BACKUP_FORMAT, BackupError, BackupGroup, BackupHead, BackupItem, BackupReader, BackupTotals,
+    BackupWriter,
+};
 pub use blobs::{BlobError, Blobs};
 pub use data_dir::{DataDir, DataDirError, DirectoryId, FORMAT, Identity, JOIN_ANEW};
 pub use directories::{Directories, DirectoriesError, Life, Verdict};

@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "a scenario that cannot go on must stop")]
 
+mod backups;
 mod calls;
 mod client;
 mod guard;

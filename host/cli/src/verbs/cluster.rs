@@ -21,6 +21,7 @@ impl Session<'_> {
                 self.output.many(&whole, &whole.nodes, |nodes| groups(nodes, &silent))?;
                 judge(&whole.nodes)
             }
+            ClusterVerb::Backup(args) => self.backup(args).await,
             ClusterVerb::Member(verb) => self.member(verb).await,
             ClusterVerb::Voters(verb) => self.voters(verb).await,
             ClusterVerb::Leader(verb) => self.leader(verb).await,

@@ -1,6 +1,7 @@
 //! The verbs that ask a running cluster.
 
 mod agent;
+mod backup;
 mod call;
 mod cluster;
 mod elect;

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use quorate_node::FileDiskError;
-use quorate_node::storage::{Check, InspectError, Inspection, inspect, verify};
+use quorate_node::storage::{Check, InspectError, Inspection, inspect, look_at_backup, verify};
+use quorate_node::{BackupError, FileDiskError};
 use serde::Serialize;
 
 use super::or_dash;
@@ -15,18 +15,28 @@ use crate::output::{Output, Table};
 /// What can be done with a data directory.
 #[derive(Debug, Subcommand)]
 pub(crate) enum StorageVerb {
-    /// Check every frame, block, blob and digest; exits 7 if something is damaged.
+    /// Check every frame, block, blob and digest of a data directory or of a backup; exits 7 if
+    /// something is damaged.
     #[command(after_help = "\
 Examples:
   quorate storage verify ./cluster/node-1/data
-  quorate storage verify ./data -o json")]
-    Verify(DirArgs),
+  quorate storage verify ./data -o json
+  quorate storage verify tuesday.backup")]
+    Verify(PlaceArgs),
     /// Show segments, groups, votes, snapshots and sizes.
     #[command(after_help = "\
 Examples:
   quorate storage inspect ./cluster/node-1/data
   quorate storage inspect ./data -o json")]
     Inspect(DirArgs),
+}
+
+/// Which directory, or which backup.
+#[derive(Debug, Args)]
+pub(crate) struct PlaceArgs {
+    /// A node's `data_dir`, whose node is stopped, or a backup file. It is only read.
+    #[arg(value_name = "DIR|FILE")]
+    place: PathBuf,
 }
 
 /// Which directory.
@@ -48,26 +58,45 @@ pub(crate) fn run(verb: &StorageVerb, output: Output) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().build().context("cannot start a runtime")?;
     match verb {
-        StorageVerb::Verify(DirArgs { dir }) => {
+        StorageVerb::Verify(PlaceArgs { place }) if place.is_file() => {
+            let found = look_at_backup(place).map_err(|error| unread(error, place))?;
+            let next = "take another: quorate cluster backup FILE".to_owned();
+            tell(output, &found.checks, place, next)
+        }
+        StorageVerb::Verify(PlaceArgs { place: dir }) => {
             let checks = runtime.block_on(verify(dir)).map_err(|error| refused(error, dir))?;
-            let bad = checks.iter().filter(|check| !check.sound).count();
-            let whole = Verified { sound: bad == 0, checks: &checks };
-            output.many(&whole, &checks, checked)?;
-            if bad == 0 {
-                return Ok(());
-            }
-            let what = format!("{bad} of {} checks of {} failed", checks.len(), dir.display());
-            Err(ended(
-                Exit::CheckFailed,
-                what,
-                format!("quorate storage inspect {}", dir.display()),
-            ))
+            tell(output, &checks, dir, format!("quorate storage inspect {}", dir.display()))
         }
         StorageVerb::Inspect(DirArgs { dir }) => {
             let found = runtime.block_on(inspect(dir)).map_err(|error| refused(error, dir))?;
             output.one(&found, inspected)
         }
     }
+}
+
+fn tell(output: Output, checks: &[Check], place: &Path, next: String) -> anyhow::Result<()> {
+    let bad = checks.iter().filter(|check| !check.sound).count();
+    let whole = Verified { sound: bad == 0, checks };
+    output.many(&whole, checks, checked)?;
+    if bad == 0 {
+        return Ok(());
+    }
+    let what = format!("{bad} of {} checks of {} failed", checks.len(), place.display());
+    Err(ended(Exit::CheckFailed, what, next))
+}
+
+/// A backup that cannot be read as one.
+pub(super) fn unread(error: BackupError, file: &Path) -> anyhow::Error {
+    let (exit, next) = match &error {
+        BackupError::Io(_) => (Exit::NotFound, "name a file that can be read"),
+        BackupError::Strange => (Exit::Usage, "name what `quorate cluster backup FILE` wrote"),
+        BackupError::Format { .. } => (Exit::Conflict, "quorate --version"),
+        BackupError::Cut { .. } | BackupError::Damaged { .. } => {
+            (Exit::CheckFailed, "take another: quorate cluster backup FILE")
+        }
+    };
+    let what = format!("{:#}", anyhow::Error::from(error).context(format!("{}", file.display())));
+    ended(exit, what, next)
 }
 
 fn refused(error: InspectError, dir: &Path) -> anyhow::Error {

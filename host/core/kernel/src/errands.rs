@@ -120,6 +120,7 @@ impl Kernel {
             | Request::Why(..)
             | Request::Policies(_)
             | Request::KvRead(..)
+            | Request::Fresh(_)
             | Request::Take { .. }
             | Request::Members
             | Request::NodeStatus
@@ -149,6 +150,14 @@ impl Kernel {
             Request::Tasks(_, consistency) => self.read(now, id, consistency, layout.shards()),
             Request::Agents(_, consistency) | Request::Policies(consistency) => {
                 self.read(now, id, consistency, layout.groups());
+            }
+            Request::Fresh(groups) => {
+                match groups.iter().find(|group| layout.groups().all(|known| known != **group)) {
+                    None => self.read(now, id, Consistency::Linearizable, groups.into_iter()),
+                    Some(group) => {
+                        self.finish(now, id, refuse(Refusal::NotFound(format!("group {group}"))));
+                    }
+                }
             }
             Request::Beat(agent, incarnation, reading) => {
                 self.beat(now, id, (agent, incarnation), reading, false);
@@ -236,6 +245,7 @@ impl Kernel {
             Request::Agents(filter, _) => reply(Reply::Agents(self.read_agents(filter))),
             Request::Policies(_) => reply(Reply::Policies(self.policy_views())),
             Request::KvRead(reads, _) => reply(self.kv_found(reads, stale)),
+            Request::Fresh(_) => reply(Reply::Done),
             Request::KvKeep(lease) => {
                 let lease = *lease;
                 self.kv_renew(now, lease).map_or_else(refuse, |ms| reply(Reply::Renewed(ms)))

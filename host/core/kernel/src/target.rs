@@ -60,6 +60,7 @@ impl Kernel {
             | Request::Why(..)
             | Request::Policies(_)
             | Request::KvRead(..)
+            | Request::Fresh(_)
             | Request::Beat(..)
             | Request::Take { .. }
             | Request::Members

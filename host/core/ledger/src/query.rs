@@ -102,6 +102,12 @@ impl Ledger {
         self.shard.places.census.keys().map(Arc::as_ref)
     }
 
+    /// Every blob that some record of this group refers to.
+    pub fn blobs(&self) -> impl Iterator<Item = Digest> {
+        let policies = self.system.policies.values().map(|policy| policy.digest);
+        self.shard.places.blobs.keys().copied().chain(policies)
+    }
+
     /// Whether some record of this group refers to this blob.
     pub fn refers_to(&self, blob: &Digest) -> bool {
         self.shard.places.blobs.contains_key(blob)

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{AgentSpec, LoadReading};
-use crate::id::{AgentId, Digest, Incarnation, NodeId, TaskId, Token};
+use crate::id::{AgentId, Digest, GroupId, Incarnation, NodeId, TaskId, Token};
 use crate::kv::{Changes, KvAnswer, KvFound, KvRead, KvRequest, KvWatch, LeaseId};
 use crate::layout::Layout;
 use crate::revision::Revision;
@@ -114,6 +114,8 @@ pub enum Request {
     KvRead(Vec<KvRead>, Consistency),
     /// A lease of keys and seats lives on.
     KvKeep(LeaseId),
+    /// Nothing but that this node has applied, in these groups, all that was acknowledged before.
+    Fresh(Vec<GroupId>),
     /// Put a component (a blob that the cluster already holds) in a slot.
     ApplyPolicy {
         /// The slot, e.g. `balancer`.
@@ -291,7 +293,7 @@ pub enum EventKind {
         /// `activated` in the system machine, or `adopted` by a shard.
         step: String,
         /// The group that adopted.
-        group: crate::id::GroupId,
+        group: GroupId,
     },
 }
 
@@ -332,6 +334,10 @@ pub trait Door: Send + Sync + 'static {
     /// Now and then it gives none, only how far it has looked. Ends with a refusal when the watch
     /// begins before what is still kept, or cannot be.
     fn kv_watch(&self, watch: KvWatch) -> Box<dyn Source<Result<Changes, Refusal>>>;
+
+    /// A backup of the whole cluster, as it is from the moment of the first piece on: the bytes of a
+    /// file, in order. With blobs, or without. A refusal ends it, and then it is none.
+    fn backup(&self, blobs: bool) -> Box<dyn Source<Result<Bytes, Refusal>>>;
 
     /// Whether this node knows a leader and its own state machine has caught up with it.
     fn ready(&self) -> Result<(), String>;

@@ -12,6 +12,7 @@ pub mod cbor;
 pub mod clocks;
 pub mod disk;
 pub mod door;
+pub mod era;
 pub mod faults;
 pub mod history;
 pub mod http;
@@ -36,6 +37,7 @@ pub mod wire;
 pub use agent::{AgentSpec, CapabilitySet, LoadReading, Wanted};
 pub use disk::{Disk, DiskFile, Open};
 pub use door::{Door, Event, EventKind, Refusal, Reply, Request};
+pub use era::Era;
 pub use faults::Faults;
 pub use id::{
     AgentId, CallId, Digest, GroupId, Incarnation, Index, NodeId, PolicyEpoch, TaskId, Term, Token,

@@ -17,6 +17,7 @@ use quorate_types::{
     CallId, Digest, Disk, Door, Event, Layout, Refusal, Reply, Request, Revision, Wire,
 };
 
+use crate::backup::{Backup, Origin};
 use crate::crank::{Parts, STOP_WITHIN};
 use crate::groups::Groups;
 use crate::queue::Queue;
@@ -105,6 +106,7 @@ pub struct Handle<RT: AsyncRuntime, D: Disk, W: Wire> {
     parts: Parts<RT, D, W>,
     waiting: Arc<Mutex<Waiting<RT>>>,
     more_figures: Arc<OnceLock<Figures>>,
+    origin: Arc<OnceLock<Origin>>,
 }
 
 impl<RT: AsyncRuntime, D: Disk, W: Wire> Clone for Handle<RT, D, W> {
@@ -113,6 +115,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Clone for Handle<RT, D, W> {
             parts: self.parts.clone(),
             waiting: Arc::clone(&self.waiting),
             more_figures: Arc::clone(&self.more_figures),
+            origin: Arc::clone(&self.origin),
         }
     }
 }
@@ -125,12 +128,25 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> std::fmt::Debug for Handle<RT, D, W> {
 
 impl<RT: AsyncRuntime, D: Disk, W: Wire> Handle<RT, D, W> {
     pub(crate) fn new(parts: Parts<RT, D, W>, waiting: Arc<Mutex<Waiting<RT>>>) -> Self {
-        Self { parts, waiting, more_figures: Arc::default() }
+        Self { parts, waiting, more_figures: Arc::default(), origin: Arc::default() }
     }
 
     /// What `/metrics` says besides the kernel's figures: rooms that only a driver knows.
     pub fn add_figures(&self, figures: Figures) {
         assert!(self.more_figures.set(figures).is_ok(), "a driver adds its figures once");
+    }
+
+    /// Whose backups this node gives; before it is told, it gives none.
+    pub fn name_origin(&self, origin: Origin) {
+        assert!(self.origin.set(origin).is_ok(), "a node has one origin");
+    }
+
+    pub(crate) fn origin(&self) -> Option<&Origin> {
+        self.origin.get()
+    }
+
+    pub(crate) fn parts(&self) -> &Parts<RT, D, W> {
+        &self.parts
     }
 
     /// The state this node has applied.
@@ -253,6 +269,10 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Door for Handle<RT, D, W> {
         let (groups, changed) = (self.parts.groups.clone(), self.parts.mailbox.changed.clone());
         let group = watch.group(self.layout());
         Box::new(KvWatching::new(watch, changed, move || groups.view(group)))
+    }
+
+    fn backup(&self, blobs: bool) -> Box<dyn Source<Result<Bytes, Refusal>>> {
+        Box::new(Backup::new(self.clone(), blobs))
     }
 
     fn ready(&self) -> Result<(), String> {

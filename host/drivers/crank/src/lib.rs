@@ -9,11 +9,13 @@
 //!   the rest to the kernel.
 //! * [`events`]: what the log ordered, kept for a while for watchers.
 //! * `watching`, `bell`: watches of keys.
+//! * `backup`: the whole cluster's state and content, as one stream.
 //! * [`blobs`]: content between nodes.
 //! * [`queue`]: a bounded queue for any runtime.
 
 #![forbid(unsafe_code)]
 
+mod backup;
 mod bell;
 pub mod blobs;
 pub mod crank;
@@ -26,6 +28,7 @@ pub mod post;
 pub mod queue;
 mod watching;
 
+pub use backup::Origin;
 pub use blobs::BlobExchange;
 pub use crank::{Crank, Parts, WallClock};
 pub use events::EventLog;

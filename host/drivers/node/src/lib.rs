@@ -30,4 +30,5 @@ pub use admission::AdmissionError;
 pub use config::{ConfigError, NodeConfig};
 pub use disk::{FileDisk, FileDiskError};
 pub use node::{Node, StartError, builtin_balancers};
+pub use quorate_storage::BackupError;
 pub use secrets::{new_key, peer_id_of, read_token};

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use openraft_rt_tokio::TokioRuntime;
-use quorate_crank::{BlobExchange, Crank, Groups, Handle, Mailbox, Parts, Post};
+use quorate_crank::{BlobExchange, Crank, Groups, Handle, Mailbox, Origin, Parts, Post};
 use quorate_kernel::{Kernel, KernelConfig, LEASE_TERM, LocalAgent, MemberInfo};
 use quorate_raft::{AllowList, Raft, RaftOptions};
 use quorate_storage::Log;
 use quorate_transport::{PeerAddress, Transport, TransportOptions};
-use quorate_types::{Digest, Door, Faults, NodeId, Time};
+use quorate_types::{Digest, Door, Era, Faults, NodeId, Time};
 use quorate_wasm::{
     AgentHost, AgentLimits, CompileCache, Grants, PolicyHost, PolicyLimits, builtin,
 };
@@ -193,6 +193,8 @@ impl Node {
             policies,
             agents,
         };
+        let (cluster, era) = (config.cluster.id.clone(), Era::FIRST);
+        handle.name_origin(Origin { cluster, era, node: config.id() });
         handle.add_figures(Box::new(move |page| rooms.write(page)));
         let agents_door: Arc<dyn Door> = Arc::new(handle.clone());
         environment.open(&agents_door);

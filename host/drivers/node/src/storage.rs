@@ -7,6 +7,7 @@
 //! far as it is known to be committed, and the digest kept along the way against
 //! one from scratch; every blob through its name.
 
+mod backed_up;
 mod check;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use quorate_types::{GroupId, Index, NodeId, Term};
 use serde::Serialize;
 
 use crate::disk::{FileDisk, FileDiskError};
+pub use backed_up::{BackedUp, look_at_backup};
 pub use check::{Check, verify};
 
 /// Why a directory cannot be looked at.

@@ -126,6 +126,7 @@ impl Inside {
                 .map(Reply::Renewed)
                 .ok_or_else(|| Refusal::NotFound(format!("lease {lease}"))),
             Request::Membership(_)
+            | Request::Fresh(_)
             | Request::Take { .. }
             | Request::NodeStatus
             | Request::PreparePolicy { .. } => {

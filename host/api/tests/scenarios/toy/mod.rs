@@ -90,6 +90,20 @@ impl Toy {
 }
 
 impl Door for Toy {
+    fn backup(&self, blobs: bool) -> Box<dyn Source<Result<Bytes, Refusal>>> {
+        let mut inside = self.inside();
+        let pieces = match inside.refusals.pop_front() {
+            Some(refusal) => vec![Err(refusal)],
+            None => {
+                // The toy has lost its blobs: what is asked for with them breaks off.
+                let lost = Refusal::Unavailable("the disk".to_owned());
+                let rest = if blobs { Err(lost) } else { Ok(Bytes::from_static(b" and shards")) };
+                vec![Ok(Bytes::from_static(b"system")), rest]
+            }
+        };
+        Box::new(Pieces(pieces.into()))
+    }
+
     fn ask(&self, request: Request, deadline_ms: u64) -> Pending<Result<Reply, Refusal>> {
         let mut inside = self.inside();
         inside.asked.push((request.clone(), deadline_ms));
@@ -180,6 +194,14 @@ struct Script {
     toy: Toy,
     script: VecDeque<Result<CallEvent, Refusal>>,
     stays: bool,
+}
+
+struct Pieces(VecDeque<Result<Bytes, Refusal>>);
+
+impl Source<Result<Bytes, Refusal>> for Pieces {
+    fn next(&mut self) -> Borrowed<'_, Option<Result<Bytes, Refusal>>> {
+        Box::pin(future::ready(self.0.pop_front()))
+    }
 }
 
 impl Source<Result<CallEvent, Refusal>> for Script {

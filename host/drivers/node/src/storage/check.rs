@@ -26,7 +26,10 @@ pub struct Check {
 }
 
 impl Check {
-    fn of<E: std::fmt::Display>(what: impl Into<String>, result: Result<String, E>) -> Self {
+    pub(super) fn of<E: std::fmt::Display>(
+        what: impl Into<String>,
+        result: Result<String, E>,
+    ) -> Self {
         let what = what.into();
         match result {
             Ok(found) => Self { what, sound: true, found },
