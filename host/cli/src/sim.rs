@@ -119,6 +119,7 @@ fn plan(args: &SimPlanArgs, faults: &Faults) -> anyhow::Result<Plan> {
         rate: args.rate,
         seconds: args.seconds.unwrap_or(whole.seconds),
         nodes: args.nodes.unwrap_or(whole.nodes),
+        shards: args.shards,
         only: args.only.as_ref().map(|numbers| numbers.0.clone()),
     })
 }

@@ -49,6 +49,9 @@ pub(crate) struct SimPlanArgs {
     /// Nodes, all of them voters.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=quorate_sim::NODES_MAX))]
     pub(crate) nodes: Option<u64>,
+    /// Shards; each seed draws 1 to 3 where absent.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=8))]
+    pub(crate) shards: Option<u16>,
     /// Of the faults that a seed draws let only these happen, by their numbers; `none` for none.
     #[arg(long, value_parser = fault_numbers, value_name = "N,N,…")]
     pub(crate) only: Option<FaultNumbers>,

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use openraft_rt::AsyncRuntime as _;
-use quorate_types::NodeId;
+use quorate_types::member::{MemberRequest, NewLeader};
+use quorate_types::{Door as _, GroupId, NodeId, Request};
 
 use crate::node::{SimNode, Site};
 use crate::runtime::{self, SimRuntime, elapsed};
@@ -18,6 +19,9 @@ const AMBUSH: Duration = Duration::from_millis(300);
 const AMBUSH_STEP: Duration = Duration::from_micros(100);
 /// Between the power's return and the first step of a node.
 const BOOT: Duration = Duration::from_millis(5);
+
+/// A leadership is asked to move within this span.
+const HAND_OVER_WITHIN_MS: u64 = 2_000;
 
 /// What puts right what a fault did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,10 +132,19 @@ impl Chaos {
         }
     }
 
+    /// Of the groups each fault means one, in turn.
+    fn group(&self) -> GroupId {
+        let mut groups = self.site.knobs.layout.groups().cycle();
+        groups.nth(self.number).unwrap_or(GroupId::SYSTEM)
+    }
+
     pub(crate) fn place(&self, whom: Whom) -> usize {
+        let group = self.group();
         match whom {
             Whom::Place(place) => place % self.nodes.len().max(1),
-            Whom::Leader(place) => self.nodes.iter().position(SimNode::leads).unwrap_or(place),
+            Whom::Leader(place) => {
+                self.nodes.iter().position(|node| node.leads(group)).unwrap_or(place)
+            }
         }
     }
 
@@ -180,6 +193,7 @@ impl Chaos {
                 self.note(&blow, place);
                 runtime::jump(node, by_ms.saturating_mul(1_000));
             }
+            Act::HandOver { whom, to } => self.hand_over(self.place(whom), to, &blow),
             Act::Disk(whom, how) => self.fail_disk(self.place(whom), how, &blow),
             Act::Misdirect(whom, draw) => {
                 let place = self.place(whom);
@@ -200,6 +214,17 @@ impl Chaos {
 
     fn note(&self, blow: &Blow, place: usize) {
         self.site.world.fault(&format!("fault {} at n{}: {blow}", self.number, place + 1), 1);
+    }
+
+    /// A leadership is to move, at whoever's word; whether it does is not promised.
+    fn hand_over(&self, place: usize, to: Option<usize>, blow: &Blow) {
+        let Some(node) = self.nodes.get(place) else { return };
+        let Some(handle) = node.handle() else { return };
+        self.note(blow, place);
+        let to = to.and_then(|to| self.nodes.get(to % self.nodes.len())).map(|node| node.id);
+        let lead = MemberRequest::Lead(NewLeader { group: self.group(), to });
+        let asked = handle.ask(Request::Membership(lead), HAND_OVER_WITHIN_MS);
+        drop(runtime::spawn_at(node.id, asked));
     }
 
     fn fail_disk(&mut self, place: usize, how: Failing, blow: &Blow) {

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use quorate_raft::{Compaction, Profile};
-use quorate_types::Faults;
 use quorate_types::rng::Rng;
+use quorate_types::{Faults, Layout};
 
 use crate::planted::planted;
 use crate::runtime::Clock;
@@ -20,6 +20,8 @@ pub struct Plan {
     pub seconds: u64,
     /// Nodes, all of them voters.
     pub nodes: u64,
+    /// Shards; the seed draws 1–3 where absent.
+    pub shards: Option<u16>,
     /// Of the faults that the seed draws only these, by their number; all where absent.
     pub only: Option<BTreeSet<usize>>,
 }
@@ -31,14 +33,21 @@ pub const NODES_MAX: u64 = 9;
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { faults: Faults::none(), rate: None, seconds: SECONDS, nodes: NODES, only: None }
+        Self {
+            faults: Faults::none(),
+            rate: None,
+            seconds: SECONDS,
+            nodes: NODES,
+            shards: None,
+            only: None,
+        }
     }
 }
 
 impl Plan {
     /// What to type to see this seed again, under the same plan.
     pub fn command(&self, seed: u64) -> String {
-        let Self { faults, rate, seconds, nodes, only } = self;
+        let Self { faults, rate, seconds, nodes, shards, only } = self;
         let mut command = format!("quorate sim replay {seed}");
         let mut flag = |name: &str, value: String| command.push_str(&format!(" --{name} {value}"));
         if let Some(rate) = rate {
@@ -49,6 +58,9 @@ impl Plan {
         }
         if *nodes != NODES {
             flag("nodes", nodes.to_string());
+        }
+        if let Some(shards) = shards {
+            flag("shards", shards.to_string());
         }
         if let Some(only) = only {
             let numbers: Vec<String> = only.iter().map(usize::to_string).collect();
@@ -65,6 +77,8 @@ impl Plan {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Knobs {
     pub(crate) rate: u64,
+    /// How many groups: one of both machines, or the system and two or three shards.
+    pub(crate) layout: Layout,
     pub(crate) sync_us_max: u64,
     pub(crate) wire_us_max: u64,
     pub(crate) loss_ppm: u32,
@@ -79,7 +93,16 @@ pub(crate) struct Knobs {
 }
 
 impl Knobs {
+    /// What `seed` makes of the plan; `rng` begins with it, and goes on to draw the rest of the run.
     pub(crate) fn draw(plan: &Plan, rng: &mut Rng) -> Self {
+        let shards = plan.shards.unwrap_or_else(|| {
+            // From a stream of its own: to fix them leaves everything else as it was.
+            match rng.clone().fork().below(8) {
+                0..6 => 1,
+                6 => 2,
+                _seven => 3,
+            }
+        });
         let drawn = 1 + rng.below(6);
         let mut pick = |choices: [u64; 3]| {
             let [a, b, c] = choices;
@@ -89,6 +112,7 @@ impl Knobs {
         let narrow = |value: u64| u32::try_from(value).unwrap_or(0);
         Self {
             rate: plan.rate.unwrap_or(drawn),
+            layout: Layout::new(shards).unwrap_or(Layout::ONE),
             sync_us_max: pick([500, 2_000, 8_000]),
             wire_us_max: pick([600, 1_500, 3_000]),
             loss_ppm: narrow(pick([0, 1_000, 10_000])),
@@ -112,6 +136,7 @@ impl Knobs {
     pub(crate) fn calm(profile: Profile) -> Self {
         Self {
             rate: 1,
+            layout: Layout::ONE,
             sync_us_max: 1_000,
             wire_us_max: 1_500,
             loss_ppm: 0,
@@ -146,9 +171,10 @@ mod tests {
         assert_eq!(Plan::default().command(7), "quorate sim replay 7");
         let faults = Faults { vote_acked_early: true, ..Faults::none() };
         let only = Some(BTreeSet::from([12, 3]));
-        let plan = Plan { faults, rate: Some(100), seconds: 9, nodes: 5, only };
-        let command = "quorate sim replay 7 --rate 100 --seconds 9 --nodes 5 --only 3,12 \
-                       --fault early-vote";
+        let shards = Some(3);
+        let plan = Plan { faults, rate: Some(100), seconds: 9, nodes: 5, shards, only };
+        let command = "quorate sim replay 7 --rate 100 --seconds 9 --nodes 5 --shards 3 \
+                       --only 3,12 --fault early-vote";
         assert_eq!(plan.command(7), command);
     }
 }

@@ -15,7 +15,7 @@ use quorate_raft::{Observer, Raft, RaftOptions};
 use quorate_storage::{Blobs, DataDir, DirectoryId, Identity, Log, LogOptions, Snapshots};
 use quorate_types::rng::Rng;
 use quorate_types::task::NAMESPACE_DEFAULT;
-use quorate_types::{CapabilitySet, EventKind, Faults, GroupId, Index, Layout, NodeId, Term};
+use quorate_types::{CapabilitySet, EventKind, Faults, GroupId, Index, NodeId, Term};
 
 use crate::disk::SimDisk;
 use crate::guests::SimGuests;
@@ -23,7 +23,7 @@ use crate::knobs::Knobs;
 use crate::law::Law;
 use crate::runtime::{self, SimRuntime};
 use crate::wire::{Mesh, SimWire};
-use crate::world::{GROUP, World, locked};
+use crate::world::{World, locked};
 
 /// A node's door.
 pub(crate) type SimHandle = Handle<SimRuntime, SimDisk, SimWire>;
@@ -91,9 +91,9 @@ impl SimNode {
         locked(&self.site.doors).get(&self.id).map(|(_, handle)| handle.clone())
     }
 
-    pub(crate) fn leads(&self) -> bool {
-        self.handle()
-            .is_some_and(|handle| handle.groups().statuses().iter().any(|status| status.leads))
+    pub(crate) fn leads(&self, group: GroupId) -> bool {
+        let leads = |handle: SimHandle| handle.groups().get(group)?.status().leads.then_some(());
+        self.handle().and_then(leads).is_some()
     }
 
     /// Whether a failure of its disk has stopped it.
@@ -176,7 +176,7 @@ impl Birth {
         let options = LogOptions { directory, segment_bytes: SEGMENT_BYTES };
         let (log, _recovered) =
             Log::open(disk.clone(), options, &faults).await.map_err(|error| told(&error))?;
-        world.opened(id, log.clone());
+        world.opened(id, knobs.layout, &log);
         let snapshots = Snapshots::open(disk.clone()).await.map_err(|error| told(&error))?;
         let store = Blobs::open(disk).await.map_err(|error| told(&error))?;
 
@@ -193,15 +193,21 @@ impl Birth {
         let wire = mesh.wire(id);
         let members = voters.len();
         let config = self.kernel_config(&voters);
-        let mut options = RaftOptions::new(id, GROUP, voters);
-        (options.faults, options.compaction) = (faults, knobs.compaction);
-        options.profile = knobs.profile;
-        let raft = Raft::start(options, log, snapshots, wire.clone(), Arc::new(tap))
-            .await
-            .map_err(|error| told(&error))?;
-        world.began(id, raft.status().term);
+        let tap = Arc::new(tap);
+        let mut rafts = Vec::new();
+        for group in knobs.layout.groups() {
+            let mut options = RaftOptions::new(id, group, voters.clone());
+            (options.faults, options.compaction) = (faults.clone(), knobs.compaction);
+            (options.layout, options.profile) = (knobs.layout, knobs.profile);
+            let (log, snapshots) = (log.clone(), snapshots.clone());
+            let raft = Raft::start(options, log, snapshots, wire.clone(), tap.clone())
+                .await
+                .map_err(|error| told(&error))?;
+            world.began(id, group, raft.status().term);
+            rafts.push(raft);
+        }
         let blobs = BlobExchange::new(id, members, store, wire.clone());
-        let groups = Groups::new(Layout::ONE, vec![raft]);
+        let groups = Groups::new(knobs.layout, rafts);
         post.open(groups.clone(), blobs.clone());
         let (seed, fault_ppm) = (self.rng.next_u64(), knobs.fault_ppm);
         let guests = Arc::new(SimGuests::new(world, over, blobs.clone(), seed, fault_ppm));
@@ -227,7 +233,7 @@ impl Birth {
         };
         KernelConfig {
             node: self.id,
-            layout: Layout::ONE,
+            layout: self.site.knobs.layout,
             members: voters.iter().map(|id| (*id, member(id))).collect(),
             api: None,
             boot: self.rng.next_u64(),
@@ -268,14 +274,14 @@ impl Tap {
 impl Observer for Tap {
     fn applied(&self, group: GroupId, index: Index, events: &[EventKind], view: &Arc<Ledger>) {
         if !self.is_over() {
-            self.world.applied(self.id, index, events, view);
+            self.world.applied(self.id, (group, index), events, view);
             self.mailbox.applied(group, index, events, view);
         }
     }
 
     fn restored(&self, group: GroupId, index: Index, view: &Arc<Ledger>) {
         if !self.is_over() {
-            self.world.restored(self.id, index, view);
+            self.world.restored(self.id, group, index, view);
             self.mailbox.restored(group, index, view);
         }
     }
@@ -284,7 +290,7 @@ impl Observer for Tap {
         if !self.is_over() {
             // What a failing disk did not take may be seen here, and was told to nobody.
             if !self.disk.has_failed() {
-                self.world.leadership(self.id, leader, term);
+                self.world.leadership(self.id, group, leader, term);
             }
             self.mailbox.leadership(group, leader, term);
         }
@@ -292,7 +298,7 @@ impl Observer for Tap {
 
     fn failed(&self, group: GroupId, reason: String) {
         if !self.is_over() {
-            let what = format!("the log of {} has stopped: {reason}", self.id);
+            let what = format!("the log of {} has stopped for group {group}: {reason}", self.id);
             if self.disk.is_excuse() {
                 self.world.fault(&what, 0);
             } else {

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use crate::runtime::{STANDS_STILL, SimInstant, SimRuntime, elapsed, set_clock, spawn_at};
 use openraft_rt::{AsyncRuntime as _, Instant as _};
+use quorate_types::door::Consistency;
 use quorate_types::rng::Rng;
-use quorate_types::{Digest, Door as _, NodeId};
+use quorate_types::{Digest, Door as _, NodeId, Request};
 
 use crate::chaos::Chaos;
 use crate::knobs::{Knobs, Plan};
 use crate::law::{Complaint, Law};
-use crate::node::{Doors, SimNode, Site};
+use crate::node::{Doors, SimHandle, SimNode, Site};
 use crate::schedule::{self, Blow};
 use crate::tally::Tally;
 use crate::wire::Mesh;
@@ -24,6 +25,8 @@ use crate::world::World;
 /// Once all is healed, every acknowledged task comes to its end within this span.
 const SETTLE_WITHIN: Duration = Duration::from_secs(30);
 const SETTLE_STEP: Duration = Duration::from_millis(100);
+/// And then every group answers a read at every node within this span.
+const READ_WITHIN_MS: u64 = 2_000;
 
 thread_local! {
     /// What panicked in the run on this thread.
@@ -182,11 +185,12 @@ async fn settle(world: &World, chaos: &Chaos) {
     // Owners who were not answered yet submit again; what they are told counts as well.
     SimRuntime::sleep(Duration::from_secs(5)).await;
     rest(world, chaos, end).await;
+    read_all_groups(world, chaos).await;
     read_blobs(world, chaos).await;
     rest(world, chaos, end).await;
     for node in chaos.nodes().iter().filter(|node| !node.is_ruined()) {
         match node.handle() {
-            Some(handle) => world.judge_end(node.id, handle.views().system()),
+            Some(handle) => world.judge_end(node.id, &handle.views()),
             None => world.complain(Law::Liveness, format!("{} is down", node.id)),
         }
     }
@@ -200,9 +204,26 @@ async fn rest(world: &World, chaos: &Chaos, end: SimInstant) {
 
 fn is_settled(world: &World, chaos: &Chaos) -> bool {
     let sound = chaos.nodes().iter().filter(|node| !node.is_ruined());
-    let indices = sound.map(|node| node.handle().map(|door| door.views().system().index()));
-    let indices: BTreeSet<_> = indices.collect();
+    let of = |door: SimHandle| {
+        let views = door.views();
+        let index = |group| views.group(group).map(|view| view.index());
+        door.layout().groups().map(index).collect::<Vec<_>>()
+    };
+    let indices: BTreeSet<_> = sound.map(|node| node.handle().map(of)).collect();
     world.is_settled() && indices.len() == 1 && !indices.contains(&None)
+}
+
+/// Every node is served by every group's leader.
+async fn read_all_groups(world: &World, chaos: &Chaos) {
+    for node in chaos.nodes().iter().filter(|node| !node.is_ruined()) {
+        let Some(handle) = node.handle() else { continue };
+        let everywhere = Request::Policies(Consistency::Linearizable);
+        let answer = spawn_at(node.id, handle.ask(everywhere, READ_WITHIN_MS)).await;
+        if let Ok(Err(refusal)) = answer {
+            let what = format!("{} cannot read all groups: {refusal}", node.id);
+            world.complain(Law::Liveness, what);
+        }
+    }
 }
 
 /// Every node gives what any node has acknowledged.

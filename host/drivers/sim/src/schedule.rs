@@ -74,6 +74,13 @@ pub(crate) enum Act {
     Slow(Whom, Duration),
     /// A wall clock is set by so many milliseconds.
     Jump(Whom, i64),
+    /// The leader of a group is asked to hand it over, at this node's door.
+    HandOver {
+        /// Whose door.
+        whom: Whom,
+        /// To the node at this place, or to whom the leader finds.
+        to: Option<usize>,
+    },
     /// A disk fails in this way.
     Disk(Whom, Failing),
     /// Bytes that were durable change while the power is off, by these draws.
@@ -109,6 +116,10 @@ impl fmt::Display for Blow {
             Act::Freeze(whom) => write!(f, "{whom} stands still"),
             Act::Slow(whom, by) => write!(f, "{whom} is {by:?} further away"),
             Act::Jump(whom, ms) => write!(f, "the clock of {whom} is set by {ms} ms"),
+            Act::HandOver { whom, to: None } => write!(f, "a lead is handed over, says {whom}"),
+            Act::HandOver { whom, to: Some(to) } => {
+                write!(f, "a lead is handed over to n{}, says {whom}", to + 1)
+            }
             Act::Disk(whom, Failing::Stalls) => write!(f, "the disk of {whom} stalls"),
             Act::Disk(whom, Failing::Full) => write!(f, "the disk of {whom} is full"),
             Act::Disk(whom, Failing::Write) => write!(f, "a write of {whom} fails"),
@@ -129,7 +140,7 @@ impl fmt::Display for Whom {
 }
 
 /// The kinds of fault, and how often each is drawn against the others.
-const KINDS: [(Kind, u64); 12] = [
+const KINDS: [(Kind, u64); 13] = [
     (Kind::Crash, 2),
     (Kind::Ambush, 3),
     (Kind::Blackout, 2),
@@ -139,6 +150,7 @@ const KINDS: [(Kind, u64); 12] = [
     (Kind::Freeze, 1),
     (Kind::Slow, 1),
     (Kind::Jump, 1),
+    (Kind::HandOver, 1),
     (Kind::Stall, 1),
     (Kind::Full, 1),
     (Kind::Error, 1),
@@ -155,6 +167,7 @@ enum Kind {
     Freeze,
     Slow,
     Jump,
+    HandOver,
     Stall,
     Full,
     Error,
@@ -227,6 +240,10 @@ impl Draw<'_> {
                 let most = [200, 5_000, 120_000][usize::try_from(self.below(3)).unwrap_or(0) % 3];
                 let by = i64::try_from(self.below(2 * most)).unwrap_or(0);
                 (Act::Jump(whom, by - i64::try_from(most).unwrap_or(0)), Duration::ZERO)
+            }
+            Kind::HandOver => {
+                let to = self.rng.chance(500_000).then(|| self.place());
+                (Act::HandOver { whom, to }, Duration::ZERO)
             }
             Kind::Stall => (Act::Disk(whom, Failing::Stalls), self.ms(200, 4_000)),
             Kind::Full => (Act::Disk(whom, Failing::Full), self.ms(200, 4_000)),

@@ -35,16 +35,36 @@ impl Trace {
 
     /// One event: when, at which node, what, and two numbers that tell it from others.
     pub(crate) fn note(&mut self, at: Duration, node: u64, kind: &str, sizes: (u64, u64)) {
-        self.events += 1;
-        let nanos = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
-        for word in [nanos, node, sizes.0, sizes.1] {
-            self.fold(word);
-        }
-        self.fold(bytes_hash(kind.as_bytes()));
+        self.count(at, node, kind, sizes);
         if let Some(lines) = &mut self.lines {
             let (first, second) = sizes;
             lines.push(format!("{:>12.6} n{node} {kind} {first} {second}", at.as_secs_f64()));
         }
+    }
+
+    /// One event of a group at a node.
+    pub(crate) fn note_in(
+        &mut self,
+        at: Duration,
+        (node, group): (u64, u32),
+        kind: &str,
+        sizes: (u64, u64),
+    ) {
+        self.count(at, node | (u64::from(group) << 32), kind, sizes);
+        if let Some(lines) = &mut self.lines {
+            let (first, second) = sizes;
+            let at = at.as_secs_f64();
+            lines.push(format!("{at:>12.6} n{node} g{group} {kind} {first} {second}"));
+        }
+    }
+
+    fn count(&mut self, at: Duration, place: u64, kind: &str, sizes: (u64, u64)) {
+        self.events += 1;
+        let nanos = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
+        for word in [nanos, place, sizes.0, sizes.1] {
+            self.fold(word);
+        }
+        self.fold(bytes_hash(kind.as_bytes()));
     }
 
     /// Words for people, part of the hash by their length.

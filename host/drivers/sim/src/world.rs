@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::runtime::{SimRuntime, elapsed};
-use quorate_ledger::Ledger;
+use quorate_ledger::{Ledger, Views};
 use quorate_storage::Log;
 use quorate_types::task::NAMESPACE_DEFAULT;
-use quorate_types::{Digest, EventKind, GroupId, Index, NodeId, Term};
+use quorate_types::{Digest, EventKind, GroupId, Index, Layout, NodeId, Term};
 
-use crate::checkers::Judges;
+use crate::checkers::{Court, Judges};
 use crate::disk::SimDisk;
 use crate::law::{Breach, Complaint, Law, Verdict};
 use crate::tally::Tally;
@@ -22,15 +22,21 @@ pub(crate) type SimLog = Log<SimRuntime, SimDisk>;
 /// More complaints than these say nothing new.
 const COMPLAINTS_MAX: usize = 16;
 
-struct State {
+/// What is written down.
+struct Record {
     trace: Trace,
-    judges: Judges,
-    logs: BTreeMap<NodeId, SimLog>,
-    /// Up to here events were heard, from whichever node applied them first.
-    heard: Index,
     complaints: Vec<Complaint>,
     faults: u64,
     tally: Tally,
+}
+
+struct State {
+    record: Record,
+    judges: Judges,
+    /// One a group, from the first log that was opened on.
+    courts: BTreeMap<GroupId, Court>,
+    /// Of every group.
+    voters: usize,
     /// Since when nothing has been wrong with anything.
     calm: Option<Duration>,
 }
@@ -45,29 +51,27 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl World {
     pub(crate) fn new(keep_lines: bool, voters: usize) -> Self {
-        let state = State {
+        let record = Record {
             trace: Trace::new(keep_lines),
-            judges: Judges::new(voters),
-            logs: BTreeMap::new(),
-            heard: Index(0),
             complaints: Vec::new(),
             faults: 0,
             tally: Tally::default(),
-            calm: None,
         };
+        let (judges, courts) = (Judges::default(), BTreeMap::new());
+        let state = State { record, judges, courts, voters, calm: None };
         Self(Arc::new(Mutex::new(state)))
     }
 
     /// Something happened at a disk or on the wire.
     pub(crate) fn note(&self, node: NodeId, kind: &str, sizes: (u64, u64)) {
-        locked(&self.0).trace.note(elapsed(), node.0, kind, sizes);
+        locked(&self.0).record.trace.note(elapsed(), node.0, kind, sizes);
     }
 
     /// A fault, in words; `count` of them.
     pub(crate) fn fault(&self, what: &str, count: u64) {
-        let mut state = locked(&self.0);
-        state.faults += count;
-        state.trace.say(elapsed(), what);
+        let record = &mut locked(&self.0).record;
+        record.faults += count;
+        record.trace.say(elapsed(), what);
     }
 
     /// Nothing is wrong with anything from now on, or something is.
@@ -90,14 +94,14 @@ impl World {
 
     /// What somebody found by himself.
     pub(crate) fn judge(&self, verdict: Verdict) {
-        locked(&self.0).judge(verdict);
+        locked(&self.0).record.judge(verdict);
     }
 
     /// Asks the judges, who may take note.
     pub(crate) fn ask(&self, judge: impl FnOnce(&mut Judges) -> Verdict) {
         let mut state = locked(&self.0);
         let verdict = judge(&mut state.judges);
-        state.judge(verdict);
+        state.record.judge(verdict);
     }
 
     /// Asks the judges what they know.
@@ -107,84 +111,107 @@ impl World {
 
     /// Something was done and acknowledged.
     pub(crate) fn count(&self, add: impl FnOnce(&mut Tally)) {
-        add(&mut locked(&self.0).tally);
+        add(&mut locked(&self.0).record.tally);
     }
 
     /// Looks at what a node's log has gained.
     pub(crate) fn look(&self, node: NodeId) {
         let mut state = locked(&self.0);
         let state = &mut *state;
-        let Some(log) = state.logs.get(&node) else { return };
-        let verdict = state.judges.entries.see(node, log);
-        state.judge(verdict);
+        for court in state.courts.values_mut() {
+            let verdict = court.look(node);
+            state.record.judge_of(court.group(), verdict);
+        }
     }
 
     /// A node's life begins with this log.
-    pub(crate) fn opened(&self, node: NodeId, log: SimLog) {
+    pub(crate) fn opened(&self, node: NodeId, layout: Layout, log: &SimLog) {
         let mut state = locked(&self.0);
         let state = &mut *state;
-        state.logs.insert(node, log);
-        let verdict = state.judges.committed.all_kept(&state.logs);
-        state.judge(verdict);
+        for group in layout.groups() {
+            let court =
+                state.courts.entry(group).or_insert_with(|| Court::new(group, state.voters));
+            let verdict = court.opened(node, log.clone());
+            state.record.judge_of(group, verdict);
+        }
     }
 
-    /// A node's life begins in this term, before it has heard of anything.
-    pub(crate) fn began(&self, node: NodeId, term: Term) {
-        let mut state = locked(&self.0);
-        let verdict = state.judges.terms.began(node, term);
-        state.judge(verdict);
-        let verdict = state.judges.committed.began(node);
-        state.judge(verdict);
+    /// A node's life begins in this term of a group, before it has heard of anything.
+    pub(crate) fn began(&self, node: NodeId, group: GroupId, term: Term) {
+        self.in_court(group, |court, _record| court.began(node, term));
     }
 
     pub(crate) fn ended(&self, node: NodeId) {
-        let log = {
+        let logs: Vec<_> = {
             let mut state = locked(&self.0);
-            state.judges.entries.forget(node);
-            state.judges.committed.forget(node);
-            state.logs.remove(&node)
+            state.courts.values_mut().map(|court| court.ended(node)).collect()
         };
-        drop(log); // Outside the lock: the last handle ends a writer.
+        drop(logs); // Outside the lock: the last handle ends a writer.
     }
 
-    pub(crate) fn applied(&self, node: NodeId, index: Index, events: &[EventKind], view: &Ledger) {
+    pub(crate) fn applied(
+        &self,
+        node: NodeId,
+        (group, index): (GroupId, Index),
+        events: &[EventKind],
+        view: &Ledger,
+    ) {
         let digest = view.digest();
-        let mut state = locked(&self.0);
-        state.trace.note(elapsed(), node.0, "applied", (index.0, tell_apart(&digest)));
-        let state = &mut *state;
-        let verdict = state.judges.states.see(node, view.index(), digest);
-        state.judge(verdict);
-        state.hear(index, events);
-        let verdict = state.logs.get(&node).map_or(Ok(()), |log| {
-            state.judges.entries.see(node, log)?;
-            state.judges.committed.see(node, index, log)?;
-            state.judges.committed.kept(index, &state.logs)
+        self.hear(group, index, events);
+        self.in_court(group, |court, record| {
+            record.note_in((node, group), "applied", (index.0, tell_apart(&digest)));
+            court.applied(node, index, (view.index(), digest))
         });
-        state.judge(verdict);
     }
 
-    pub(crate) fn restored(&self, node: NodeId, index: Index, view: &Ledger) {
+    pub(crate) fn restored(&self, node: NodeId, group: GroupId, index: Index, view: &Ledger) {
         let digest = view.digest();
-        let mut state = locked(&self.0);
-        state.trace.note(elapsed(), node.0, "restored", (index.0, tell_apart(&digest)));
-        state.judges.committed.restored(node, index);
-        let verdict = state.judges.states.see(node, view.index(), digest);
-        state.judge(verdict);
+        self.in_court(group, |court, record| {
+            record.note_in((node, group), "restored", (index.0, tell_apart(&digest)));
+            [court.restored(node, index, (view.index(), digest))]
+        });
     }
 
-    pub(crate) fn leadership(&self, node: NodeId, leader: Option<NodeId>, term: Term) {
+    pub(crate) fn leadership(
+        &self,
+        node: NodeId,
+        group: GroupId,
+        leader: Option<NodeId>,
+        term: Term,
+    ) {
+        self.in_court(group, |court, record| {
+            let sizes = (leader.map_or(0, |id| id.0), term.0);
+            record.note_in((node, group), "leader", sizes);
+            court.leadership(node, leader, term)
+        });
+    }
+
+    fn in_court<const N: usize>(
+        &self,
+        group: GroupId,
+        hear: impl FnOnce(&mut Court, &mut Record) -> [Verdict; N],
+    ) {
         let mut state = locked(&self.0);
         let state = &mut *state;
-        state.trace.note(elapsed(), node.0, "leader", (leader.map_or(0, |id| id.0), term.0));
-        state.judges.terms.heard(node, term);
-        let Some(leader) = leader else { return };
-        let verdict = state.judges.leaders.see(term, leader);
-        state.judge(verdict);
-        if leader == node
-            && let Some(log) = state.logs.get(&node)
-        {
-            let verdict = state.judges.committed.leads(node, term, log);
-            state.judge(verdict);
+        let Some(court) = state.courts.get_mut(&group) else { return };
+        for verdict in hear(court, &mut state.record) {
+            state.record.judge_of(group, verdict);
+        }
+    }
+
+    /// What entries brought: the same from every node, so heard once, in the log's order.
+    fn hear(&self, group: GroupId, index: Index, events: &[EventKind]) {
+        let mut state = locked(&self.0);
+        let State { record, judges, courts, .. } = &mut *state;
+        if !courts.get_mut(&group).is_some_and(|court| court.is_news(index)) {
+            return;
+        }
+        for event in events {
+            record.trace.tell(elapsed(), || format!("g{group} {index}: {event:?}"));
+            let verdict = judges.tasks.see(index, event, &mut record.tally);
+            record.judge(verdict);
+            let verdict = judges.policies.see(group, index, event);
+            record.judge(verdict);
         }
     }
 
@@ -193,34 +220,35 @@ impl World {
         locked(&self.0).judges.tasks.is_settled()
     }
 
-    /// The last word on a node's state.
-    pub(crate) fn judge_end(&self, node: NodeId, view: &Ledger) {
-        let counted = view.counts(NAMESPACE_DEFAULT).values().sum();
+    /// The last word on a node's states.
+    pub(crate) fn judge_end(&self, node: NodeId, views: &Views) {
+        let counted = views.counts(NAMESPACE_DEFAULT).values().sum();
         let mut state = locked(&self.0);
-        let verdicts = [
-            state.judges.states.recompute(node, view.digest(), view.recompute_digest()),
-            state.judges.tasks.end(|task| view.task(task), counted),
-        ];
-        for verdict in verdicts {
-            state.judge(verdict);
+        let state = &mut *state;
+        for (group, court) in &state.courts {
+            let verdict = views.group(*group).map_or(Ok(()), |view| court.end(node, view));
+            state.record.judge_of(*group, verdict);
         }
+        let verdict = state.judges.tasks.end(|task| views.task(task), counted);
+        state.record.judge(verdict);
     }
 
     pub(crate) fn has_complaints(&self) -> bool {
-        !locked(&self.0).complaints.is_empty()
+        !locked(&self.0).record.complaints.is_empty()
     }
 
     /// What is left of it; lets the logs go.
     pub(crate) fn close(&self) -> Closed {
         let mut state = locked(&self.0);
-        let logs = std::mem::take(&mut state.logs);
+        let logs: Vec<_> = state.courts.values_mut().map(Court::take_logs).collect();
+        let record = &mut state.record;
         let closed = Closed {
-            hash: state.trace.hash(),
-            events: state.trace.events(),
-            lines: state.trace.take_lines(),
-            complaints: std::mem::take(&mut state.complaints),
-            faults: state.faults,
-            tally: state.tally,
+            hash: record.trace.hash(),
+            events: record.trace.events(),
+            lines: record.trace.take_lines(),
+            complaints: std::mem::take(&mut record.complaints),
+            faults: record.faults,
+            tally: record.tally,
         };
         drop(state);
         drop(logs);
@@ -238,22 +266,7 @@ pub(crate) struct Closed {
     pub(crate) tally: Tally,
 }
 
-impl State {
-    /// What entries brought: the same from every node, so heard once, in the log's order.
-    fn hear(&mut self, index: Index, events: &[EventKind]) {
-        if index <= self.heard {
-            return;
-        }
-        self.heard = index;
-        for event in events {
-            self.trace.tell(elapsed(), || format!("{index}: {event:?}"));
-            let verdict = self.judges.tasks.see(index, event, &mut self.tally);
-            self.judge(verdict);
-            let verdict = self.judges.policies.see(index, event);
-            self.judge(verdict);
-        }
-    }
-
+impl Record {
     fn judge(&mut self, verdict: Verdict) {
         let Err(Breach { law, what }) = verdict else { return };
         let complaint = Complaint { at: elapsed(), law, what };
@@ -262,12 +275,21 @@ impl State {
             self.complaints.push(complaint);
         }
     }
+
+    /// What was found out about one group.
+    fn judge_of(&mut self, group: GroupId, verdict: Verdict) {
+        self.judge(verdict.map_err(|breach| Breach {
+            what: format!("group {group}: {}", breach.what),
+            ..breach
+        }));
+    }
+
+    fn note_in(&mut self, (node, group): (NodeId, GroupId), kind: &str, sizes: (u64, u64)) {
+        self.trace.note_in(elapsed(), (node.0, group.0), kind, sizes);
+    }
 }
 
 /// Eight bytes of a state's digest.
 fn tell_apart(digest: &Digest) -> u64 {
     digest.0.iter().take(8).fold(0, |word, byte| (word << 8) | u64::from(*byte))
 }
-
-/// The one group that carries both machines.
-pub(crate) const GROUP: GroupId = GroupId::SYSTEM;

@@ -1,11 +1,11 @@
-//! A log as the judges read it.
+//! A group's log as the judges read it.
 
 use std::ops::Range;
 
 use quorate_storage::Record;
-use quorate_types::{Index, Term};
+use quorate_types::{GroupId, Index, Term};
 
-use crate::world::{GROUP, SimLog};
+use crate::world::SimLog;
 
 /// A node's own log, or one that a test has written by hand.
 pub(crate) trait Book {
@@ -14,17 +14,23 @@ pub(crate) trait Book {
     fn read(&self, range: Range<Index>) -> Vec<Record>;
 }
 
-impl Book for SimLog {
+/// What a node's log has of one group.
+pub(crate) struct Volume {
+    pub(crate) group: GroupId,
+    pub(crate) log: SimLog,
+}
+
+impl Book for Volume {
     fn last(&self) -> Option<(Index, Term)> {
-        Self::last(self, GROUP)
+        self.log.last(self.group)
     }
 
     fn purged(&self) -> Option<(Index, Term)> {
-        Self::purged(self, GROUP)
+        self.log.purged(self.group)
     }
 
     fn read(&self, range: Range<Index>) -> Vec<Record> {
-        Self::read(self, GROUP, range)
+        self.log.read(self.group, range)
     }
 }
 

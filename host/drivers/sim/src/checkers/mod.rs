@@ -1,4 +1,6 @@
 //! The judges: one file, one invariant. Each notes what it sees and says what must not be.
+//! Those of one group sit in its `court`, with the logs that they read; the others
+//! look at all groups.
 //!
 //! | when | who looks |
 //! |---|---|
@@ -19,6 +21,7 @@ mod blobs;
 mod book;
 mod calls;
 mod committed;
+mod court;
 mod entries;
 mod leaders;
 mod policies;
@@ -26,35 +29,15 @@ mod states;
 mod tasks;
 mod terms;
 
-pub(crate) use book::Book;
+pub(crate) use book::{Book, Volume};
 pub(crate) use calls::{AGAIN, ONCE};
+pub(crate) use court::Court;
 
-/// All of them, over all nodes and all their lives.
+/// Those over all groups, all nodes and all their lives.
+#[derive(Default)]
 pub(crate) struct Judges {
     pub(crate) blobs: blobs::Blobs,
     pub(crate) calls: calls::Calls,
-    pub(crate) committed: committed::Committed,
-    pub(crate) entries: entries::Entries,
-    pub(crate) leaders: leaders::Leaders,
     pub(crate) policies: policies::Policies,
-    pub(crate) states: states::States,
     pub(crate) tasks: tasks::Tasks,
-    pub(crate) terms: terms::Terms,
-}
-
-impl Judges {
-    /// Over a cluster of so many voters.
-    pub(crate) fn new(voters: usize) -> Self {
-        Self {
-            blobs: blobs::Blobs::default(),
-            calls: calls::Calls::default(),
-            committed: committed::Committed::new(voters),
-            entries: entries::Entries::default(),
-            leaders: leaders::Leaders::default(),
-            policies: policies::Policies::default(),
-            states: states::States::default(),
-            tasks: tasks::Tasks::default(),
-            terms: terms::Terms::default(),
-        }
-    }
 }

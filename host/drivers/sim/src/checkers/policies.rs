@@ -1,25 +1,30 @@
-//! A policy is adopted at one index; no assignment after it carries an older epoch.
+//! A policy is adopted by each shard at one index of its log; no assignment after it carries an
+//! older epoch.
 
-use quorate_types::{EventKind, Index, PolicyEpoch};
+use std::collections::BTreeMap;
+
+use quorate_types::{EventKind, GroupId, Index, PolicyEpoch};
 
 use crate::law::{Law, Verdict};
 
 #[derive(Default)]
 pub(crate) struct Policies {
-    adopted: PolicyEpoch,
+    adopted: BTreeMap<GroupId, PolicyEpoch>,
 }
 
 impl Policies {
-    /// One event, in the log's order, once.
-    pub(crate) fn see(&mut self, index: Index, event: &EventKind) -> Verdict {
+    /// One event of a group, in its log's order, once.
+    pub(crate) fn see(&mut self, group: GroupId, index: Index, event: &EventKind) -> Verdict {
+        let adopted = self.adopted.entry(group).or_default();
         match event {
             EventKind::Policy { epoch, step, .. } if step == "adopted" => {
-                if *epoch <= self.adopted {
-                    let what =
-                        format!("epoch {epoch} is adopted at {index} after {}", self.adopted);
+                if *epoch <= *adopted {
+                    let what = format!(
+                        "epoch {epoch} is adopted by group {group} at {index} after {adopted}"
+                    );
                     return Law::PolicyEpoch.broken(what);
                 }
-                self.adopted = *epoch;
+                *adopted = *epoch;
                 Ok(())
             }
             EventKind::Task {
@@ -27,9 +32,8 @@ impl Policies {
                 state: quorate_types::TaskState::Leased,
                 policy_epoch: Some(epoch),
                 ..
-            } if epoch != &self.adopted => Law::PolicyEpoch.broken(format!(
-                "{task} is assigned at {index} under epoch {epoch}, and {} is adopted",
-                self.adopted
+            } if epoch != adopted => Law::PolicyEpoch.broken(format!(
+                "{task} is assigned at {index} under epoch {epoch}, and {adopted} is adopted"
             )),
             EventKind::Policy { .. }
             | EventKind::Task { .. }
@@ -38,23 +42,30 @@ impl Policies {
         }
     }
 
-    /// A door says that this epoch is activated and adopted.
-    pub(crate) fn applied(&self, epoch: PolicyEpoch) -> Verdict {
-        if epoch <= self.adopted {
-            return Ok(());
+    /// A door says that this epoch is activated and adopted by all of these.
+    pub(crate) fn applied(
+        &self,
+        epoch: PolicyEpoch,
+        mut shards: impl Iterator<Item = GroupId>,
+    ) -> Verdict {
+        let adopted = |group| self.adopted.get(&group).copied().unwrap_or_default();
+        match shards.find(|group| adopted(*group) < epoch) {
+            None => Ok(()),
+            Some(group) => Law::ReadYourWrites.broken(format!(
+                "epoch {epoch} was acknowledged and group {group} has adopted {}",
+                adopted(group)
+            )),
         }
-        let what = format!("epoch {epoch} was acknowledged and {} is adopted", self.adopted);
-        Law::ReadYourWrites.broken(what)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use quorate_types::{AgentId, GroupId, TaskId, TaskState, Token};
+    use quorate_types::{AgentId, TaskId, TaskState, Token};
 
     use super::*;
+
+    const G: GroupId = GroupId::SYSTEM;
 
     fn adopted(epoch: u64) -> EventKind {
         EventKind::Policy {
@@ -85,12 +96,15 @@ mod tests {
     fn an_assignment_under_an_old_epoch_is_seen() {
         let law = |verdict: Verdict| verdict.err().map(|breach| breach.law);
         let mut judge = Policies::default();
-        assert_eq!(judge.see(Index(1), &leased(0)), Ok(()));
-        assert_eq!(law(judge.applied(PolicyEpoch(2))), Some(Law::ReadYourWrites));
-        assert_eq!(judge.see(Index(2), &adopted(2)), Ok(()));
-        assert_eq!(judge.applied(PolicyEpoch(2)), Ok(()));
-        assert_eq!(judge.see(Index(3), &leased(2)), Ok(()));
-        assert_eq!(law(judge.see(Index(4), &leased(1))), Some(Law::PolicyEpoch));
-        assert_eq!(law(judge.see(Index(5), &adopted(2))), Some(Law::PolicyEpoch));
+        assert_eq!(judge.see(G, Index(1), &leased(0)), Ok(()));
+        assert_eq!(law(judge.applied(PolicyEpoch(2), [G].into_iter())), Some(Law::ReadYourWrites));
+        assert_eq!(judge.see(G, Index(2), &adopted(2)), Ok(()));
+        assert_eq!(judge.applied(PolicyEpoch(2), [G].into_iter()), Ok(()));
+        let both = [G, GroupId(1)].into_iter();
+        assert_eq!(law(judge.applied(PolicyEpoch(2), both)), Some(Law::ReadYourWrites));
+        assert_eq!(judge.see(GroupId(1), Index(2), &leased(0)), Ok(()), "it goes its own way");
+        assert_eq!(judge.see(G, Index(3), &leased(2)), Ok(()));
+        assert_eq!(law(judge.see(G, Index(4), &leased(1))), Some(Law::PolicyEpoch));
+        assert_eq!(law(judge.see(G, Index(5), &adopted(2))), Some(Law::PolicyEpoch));
     }
 }

@@ -24,7 +24,8 @@ struct Place {
 #[derive(Default)]
 pub(crate) struct Tasks {
     places: BTreeMap<TaskId, Place>,
-    newest: Token,
+    /// The newest token of each shard, by its number in the ids of its tasks.
+    newest: BTreeMap<u16, Token>,
     acknowledged: BTreeMap<String, TaskId>,
     expected: BTreeMap<TaskId, Payload>,
 }
@@ -68,12 +69,12 @@ impl Tasks {
         }
         let named = token.unwrap_or_default();
         if state == TaskState::Leased {
-            if named <= self.newest {
-                let newest = self.newest;
+            let newest = self.newest.entry(task.shard()).or_default();
+            if named <= *newest {
                 let what = format!("{task} is leased at {at} under {named}, after token {newest}");
                 return Law::Fencing.broken(what);
             }
-            self.newest = named;
+            *newest = named;
         } else if before.state == TaskState::Leased && named != before.token {
             let held = before.token;
             let what =

@@ -6,7 +6,7 @@ use crate::runtime::SimRuntime;
 use bytes::Bytes;
 use openraft_rt::AsyncRuntime as _;
 use quorate_types::rng::Rng;
-use quorate_types::{Digest, Reply, Request};
+use quorate_types::{Digest, Door as _, Reply, Request};
 
 use super::Front;
 
@@ -38,7 +38,8 @@ pub(super) async fn operate(front: Front, mut rng: Rng) {
         let answer = front.ask(&entrance, "apply policy", request, WITHIN_MS).await;
         if let Some(Ok(Reply::Applied(view))) = answer {
             front.world().count(|tally| tally.swaps += 1);
-            front.world().ask(|judges| judges.policies.applied(view.epoch));
+            let layout = entrance.handle.layout();
+            front.world().ask(|judges| judges.policies.applied(view.epoch, layout.shards()));
         }
     }
 }

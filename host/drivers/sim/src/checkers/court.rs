@@ -1,0 +1,125 @@
+//! One group's judges, and what each node's log has of the group.
+
+use std::collections::BTreeMap;
+
+use quorate_ledger::Ledger;
+use quorate_types::{Digest, GroupId, Index, NodeId, Term};
+
+use super::{Volume, committed, entries, leaders, states, terms};
+use crate::law::Verdict;
+use crate::world::SimLog;
+
+/// Over all nodes and all their lives.
+pub(crate) struct Court {
+    group: GroupId,
+    committed: committed::Committed,
+    entries: entries::Entries,
+    leaders: leaders::Leaders,
+    states: states::States,
+    terms: terms::Terms,
+    logs: BTreeMap<NodeId, Volume>,
+    /// Up to here events were heard, from whichever node applied them first.
+    heard: Index,
+}
+
+impl Court {
+    /// Over a group of so many voters.
+    pub(crate) fn new(group: GroupId, voters: usize) -> Self {
+        Self {
+            group,
+            committed: committed::Committed::new(voters),
+            entries: entries::Entries::default(),
+            leaders: leaders::Leaders::default(),
+            states: states::States::default(),
+            terms: terms::Terms::default(),
+            logs: BTreeMap::new(),
+            heard: Index(0),
+        }
+    }
+
+    /// Whose.
+    pub(crate) const fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// Looks at what a node's log has gained.
+    pub(crate) fn look(&mut self, node: NodeId) -> Verdict {
+        self.logs.get(&node).map_or(Ok(()), |log| self.entries.see(node, log))
+    }
+
+    /// A node's life begins with this log.
+    pub(crate) fn opened(&mut self, node: NodeId, log: SimLog) -> Verdict {
+        self.logs.insert(node, Volume { group: self.group, log });
+        self.committed.all_kept(&self.logs)
+    }
+
+    /// A node's life begins in this term, before it has heard of anything.
+    pub(crate) fn began(&self, node: NodeId, term: Term) -> [Verdict; 2] {
+        [self.terms.began(node, term), self.committed.began(node)]
+    }
+
+    /// A node's life ends; its log is let go by whoever takes it.
+    pub(crate) fn ended(&mut self, node: NodeId) -> Option<Volume> {
+        self.entries.forget(node);
+        self.committed.forget(node);
+        self.logs.remove(&node)
+    }
+
+    /// Whether what the entry at `index` brought is heard for the first time.
+    pub(crate) fn is_news(&mut self, index: Index) -> bool {
+        let news = index > self.heard;
+        self.heard = self.heard.max(index);
+        news
+    }
+
+    pub(crate) fn applied(
+        &mut self,
+        node: NodeId,
+        index: Index,
+        (at, digest): (Index, Digest),
+    ) -> [Verdict; 2] {
+        let state = self.states.see(node, at, digest);
+        let log = self.logs.get(&node).map_or(Ok(()), |log| {
+            self.entries.see(node, log)?;
+            self.committed.see(node, index, log)?;
+            self.committed.kept(index, &self.logs)
+        });
+        [state, log]
+    }
+
+    pub(crate) fn restored(
+        &mut self,
+        node: NodeId,
+        index: Index,
+        (at, digest): (Index, Digest),
+    ) -> Verdict {
+        self.committed.restored(node, index);
+        self.states.see(node, at, digest)
+    }
+
+    pub(crate) fn leadership(
+        &mut self,
+        node: NodeId,
+        leader: Option<NodeId>,
+        term: Term,
+    ) -> [Verdict; 2] {
+        self.terms.heard(node, term);
+        let Some(leader) = leader else { return [Ok(()), Ok(())] };
+        let one = self.leaders.see(term, leader);
+        let whole = match self.logs.get(&node) {
+            Some(log) if leader == node => self.committed.leads(node, term, log),
+            Some(_) | None => Ok(()),
+        };
+        [one, whole]
+    }
+
+    /// The last word on a node's state: its digest is the one computed anew.
+    pub(crate) fn end(&self, node: NodeId, view: &Ledger) -> Verdict {
+        self.states.recompute(node, view.digest(), view.recompute_digest())
+    }
+
+    /// Lets the logs go.
+    pub(crate) fn take_logs(&mut self) -> Vec<Volume> {
+        std::mem::take(&mut self.logs).into_values().collect()
+    }
+}
