@@ -19,7 +19,7 @@ use quorate_client::{Client, ClientError, ClientOptions};
 use quorate_types::door::Consistency;
 use quorate_types::problem::ProblemKind;
 use quorate_types::{Payload, TaskId, TaskSpec};
-use stage::{QUORATE, WITHIN, lay_out, log_lines, until};
+use stage::{QUORATE, WITHIN, lay_out, lay_out_shards, log_lines, until};
 
 fn cluster(dir: &Path, nodes: u8, program: &Path) -> LocalCluster {
     let dir = Some(dir.to_owned());
@@ -303,8 +303,17 @@ async fn rot_is_refused_at_the_start_and_named_by_verify() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rot_within_one_nodes_log_is_repaired_from_its_peers() {
+    rot_is_repaired(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_is_a_log_that_several_groups_share() {
+    rot_is_repaired(2).await;
+}
+
+async fn rot_is_repaired(shards: u16) {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut cluster = cluster(dir.path(), 3, Path::new(QUORATE));
+    let mut cluster = lay_out_shards(dir.path(), 3, shards, Vec::new());
     cluster.start().expect("started");
     ready(&mut cluster).await;
     let client = client(&cluster);
@@ -336,5 +345,8 @@ async fn rot_within_one_nodes_log_is_repaired_from_its_peers() {
     cluster.stop(WITHIN);
     let (code, said) = storage("verify", &data);
     assert_eq!(code, Some(0), "{said}");
+    // The system group has none of the work where there are shards, and is there all the same.
+    let groups = said.lines().filter(|line| line.starts_with("group g")).count();
+    assert_eq!(groups, if shards == 1 { 1 } else { usize::from(shards) + 1 }, "{said}");
     assert!(complained(&log, &["written anew from other voters"]), "it says what it did");
 }

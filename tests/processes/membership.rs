@@ -326,6 +326,71 @@ async fn a_cluster_that_lost_its_quorum_goes_on_from_a_survivor() {
     stage.joined.clear();
 }
 
+/// How many groups each of the first three nodes leads, as it says itself.
+async fn led(client: &Client) -> Vec<usize> {
+    let views = client.cluster().await.unwrap_or_default();
+    let count = |view: &quorate_types::view::NodeView| {
+        view.groups.iter().filter(|group| group.leader == Some(view.node)).count()
+    };
+    views.iter().map(count).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaders_of_several_groups_spread_over_the_nodes_by_themselves() {
+    let mut stage = Stage::of_shards(3, 2).await;
+    let load = Arc::new(Load::default());
+    let submitting = tokio::spawn(submit(stage.client(), Arc::clone(&load)));
+    let even = async |client: &Client| led(client).await == [1, 1, 1];
+    stage.until("one each", even).await;
+    // One dies, another takes what it led, and it gets a group again when it is back.
+    stage.cluster.kill_node(1).expect("it runs");
+    let taken = async |client: &Client| led(client).await.iter().sum::<usize>() == 3;
+    stage.until("three led by two", taken).await;
+    stage.cluster.start_node(1).expect("it starts");
+    stage.until("one each", even).await;
+    load.stop.store(true, Ordering::Relaxed);
+    let (acked, longest) = submitting.await.expect("it submits");
+    println!("{} tasks acknowledged, the longest wait {longest:?}", acked.len());
+    kept(&stage.client(), &acked).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_come_and_go_where_shards_have_leaders_of_their_own() {
+    let mut stage = Stage::of_shards(3, 2).await;
+    // Each group is led by another node.
+    for (group, leader) in [(0, 1), (1, 2), (2, 3)] {
+        stage.done(&format!("cluster leader transfer --group {group} --to {leader}"));
+    }
+    let load = Arc::new(Load::default());
+    let submitting = tokio::spawn(submit(stage.client(), Arc::clone(&load)));
+    stage.join(4);
+    stage.join(5);
+    stage.done("cluster voters set 1,2,3,4,5");
+    stage.until_voters(&[1, 2, 3, 4, 5], &[1, 2, 3, 4, 5]).await;
+    stage.refused("cluster member remove 2", 4, &["votes in group", "set the voters without it"]);
+    // One shard alone still has it.
+    stage.done("cluster voters set 1,3,4 --group 0");
+    stage.done("cluster voters set 1,3,4 --group 1");
+    stage.refused("cluster member remove 2", 4, &["votes in group g2"]);
+    stage.done("cluster voters set 1,3,4 --group 2");
+    stage.done("cluster member remove 2");
+    stage.cluster.kill_node(1).expect("it ran");
+    // And one is replaced, dead, in every group.
+    stage.cluster.kill_node(2).expect("it runs");
+    let new = stage.newcomer(6, 1);
+    stage.start(&new);
+    stage.done(&format!("cluster member replace 3 {} --peer {}", new.place, new.peer));
+    stage.until_voters(&[1, 4, 6], &[1, 4, 6]).await;
+    load.stop.store(true, Ordering::Relaxed);
+    let (acked, longest) = submitting.await.expect("it submits");
+    println!("{} tasks acknowledged, the longest wait {longest:?}", acked.len());
+    assert!(acked.len() > 50, "{} tasks", acked.len());
+    // The new voters are a quorum of every group that has everything.
+    stage.cluster.kill_node(0).expect("it runs");
+    kept(&stage.client(), &acked).await;
+    stage.joined.clear();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_cluster_may_not_become_is_refused_with_the_next_step() {
     let mut stage = Stage::of(3).await;

@@ -1,5 +1,5 @@
 //! `/v1/cluster/members`, `/v1/cluster/voters`, `/v1/cluster/leader`: who belongs to
-//! the cluster, who votes, who leads.
+//! the cluster, who votes, who leads; `/v1/cluster/feature-level`: what they agree on.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -56,6 +56,17 @@ pub(crate) async fn voters(
 ) -> Answer {
     let voters = json_body(&api, &headers, body).await?;
     ask(&api, asked, MemberRequest::Voters(voters)).await
+}
+
+/// `POST /v1/cluster/feature-level`
+pub(crate) async fn level(
+    State(api): State<Shared>,
+    asked: Asked,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let level = json_body(&api, &headers, body).await?;
+    ask(&api, asked, MemberRequest::Level(level)).await
 }
 
 /// `POST /v1/cluster/leader`

@@ -99,6 +99,11 @@ pub(crate) const ROUTES: &[Route] = &[
     route("DELETE", "/v1/cluster/members/{id}", "remove a node that votes in no group"),
     route("PUT", "/v1/cluster/voters", "a group's voters, in one joint step: {group, voters}"),
     route("POST", "/v1/cluster/leader", "hand a group's leadership over: {group, to}"),
+    route(
+        "POST",
+        "/v1/cluster/feature-level",
+        "raise it, to {to} or to the highest that every member knows",
+    ),
     route("GET", "/v1/policies", "slots, and what is in them: ?consistency="),
     route(
         "POST",
@@ -239,6 +244,7 @@ pub(crate) fn router(api: Shared) -> Router {
         .route("/v1/cluster/members/{id}", delete(membership::remove))
         .route("/v1/cluster/voters", put(membership::voters))
         .route("/v1/cluster/leader", post(membership::leader))
+        .route("/v1/cluster/feature-level", post(membership::level))
         .route("/v1/policies", get(cluster::policies))
         .route("/v1/policies/{slot}", post(cluster::apply))
         .route("/v1/events", get(events::events))

@@ -43,6 +43,10 @@ Examples, on the stopped survivors:
     /// Change who leads.
     #[command(subcommand)]
     Leader(LeaderVerb),
+    /// What the members of a cluster have agreed that all of them know: after an update of every
+    /// node it is raised, and older programs cannot join any more.
+    #[command(subcommand)]
+    FeatureLevel(FeatureLevelVerb),
 }
 
 /// What can be done with voters.
@@ -60,6 +64,24 @@ Examples:
         /// Of this group only; of every group by default.
         #[arg(long)]
         group: Option<GroupId>,
+    },
+}
+
+/// What can be done with the feature level.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FeatureLevelVerb {
+    /// Show what is agreed on, and what each member's program knows.
+    #[command(after_help = "Example:\n  quorate cluster feature-level show")]
+    Show,
+    /// Raise it, when every member knows as much. It is never lowered.
+    #[command(after_help = "\
+Examples:
+  quorate cluster feature-level raise
+  quorate cluster feature-level raise --to 2")]
+    Raise {
+        /// To this level; to the highest that every member knows by default.
+        #[arg(long)]
+        to: Option<u32>,
     },
 }
 

@@ -22,7 +22,7 @@ pub struct Launch {
 /// What `--fault` does not understand.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "quorate-faulty begins with `--fault drop-completion=N` or `--fault double-completion=N`, N from 1; got `{0}`"
+    "quorate-faulty begins with `--fault drop-completion=N`, `--fault double-completion=N` or `--fault feature-level=N`, N from 1; got `{0}`"
 )]
 pub struct BadFault(String);
 
@@ -47,6 +47,10 @@ impl Launch {
         let faults = match name {
             "drop-completion" => Faults { completion_dropped: Some(count), ..Faults::none() },
             "double-completion" => Faults { completion_doubled: Some(count), ..Faults::none() },
+            "feature-level" => {
+                let level = u32::try_from(count).map_err(|_source| bad())?;
+                Faults { feature_level_known: Some(level), ..Faults::none() }
+            }
             _unknown => return Err(bad()),
         };
         Ok(Self { program: None, faults, flags: vec![flag, fault] })

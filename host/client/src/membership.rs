@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use quorate_types::member::{NewLeader, NewMember, NewVoters};
+use quorate_types::member::{NewLeader, NewLevel, NewMember, NewVoters};
 use quorate_types::view::NodeView;
 use quorate_types::{GroupId, NodeId};
 use reqwest::Method;
@@ -46,6 +46,12 @@ impl Client {
     pub async fn move_leader(&self, group: GroupId, to: Option<NodeId>) -> Result<(), ClientError> {
         let ask = Ask::post(&["v1", "cluster", "leader"]);
         self.ask_done(ask.json(&NewLeader { group, to })?).await
+    }
+
+    /// Raises the feature level, to the highest that every member knows where none is named.
+    pub async fn raise_feature_level(&self, to: Option<u32>) -> Result<(), ClientError> {
+        let ask = Ask::post(&["v1", "cluster", "feature-level"]);
+        self.ask_done(ask.json(&NewLevel { to })?).await
     }
 
     /// Every group and its voters, as its leader has them.

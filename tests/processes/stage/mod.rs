@@ -70,8 +70,18 @@ pub(crate) struct Program {
 impl Program {
     /// Starts `quorate` with these arguments.
     pub(crate) fn start(arguments: &[&str], log: PathBuf, variables: &[(&str, &str)]) -> Self {
+        Self::start_program(QUORATE, arguments, log, variables)
+    }
+
+    /// Starts another program than `quorate`.
+    pub(crate) fn start_program(
+        program: &str,
+        arguments: &[&str],
+        log: PathBuf,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let errors = File::options().create(true).append(true).open(&log).expect("writable");
-        let child = Command::new(QUORATE)
+        let child = Command::new(program)
             .args(arguments)
             .envs(variables.iter().copied())
             .stdin(Stdio::null())

@@ -19,6 +19,9 @@ use crate::instance::Instance;
 use crate::raft::Raft;
 use crate::types::{Vote, leader_of};
 
+/// Entries that a voter may lack and be taken for caught up: what is under way at a busy leader.
+const LAG_MAX: u64 = 1_024;
+
 /// Why leadership did not move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransferError {
@@ -28,6 +31,9 @@ pub enum TransferError {
     /// Only a voter can lead.
     #[error("{0} is not a voter of the group")]
     NotVoter(NodeId),
+    /// It lacks more of the log than a moment's worth. Nothing was begun.
+    #[error("{0} is not caught up")]
+    Behind(NodeId),
     /// It did not take over in time.
     #[error("{0} did not take over in time")]
     Late(NodeId),
@@ -54,6 +60,24 @@ impl<RT: AsyncRuntime, D: Disk> Raft<RT, D> {
             Some(next) if next != self.inner.node => self.transfer_to(next).await,
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Hands leadership to this voter if it is caught up and a quorum answers; where it is not,
+    /// nothing is begun, and whoever leads goes on.
+    pub async fn hand_over_if_ready(&self, to: NodeId) -> Result<(), TransferError> {
+        let instance = self.inner.slot.current().ok_or(TransferError::Stopped)?;
+        let ready = {
+            let metrics = instance.metrics();
+            let metrics = metrics.borrow_watched();
+            let Some(replication) = metrics.replication.as_ref() else {
+                return Err(TransferError::NotLeader);
+            };
+            let matching = replication.get(&to.0).and_then(|id| id.as_ref().map(|id| id.index));
+            let last = metrics.last_log_index.unwrap_or(0);
+            let settled = metrics.membership_config.membership().get_joint_config().len() == 1;
+            settled && matching.is_some_and(|matching| matching + LAG_MAX >= last)
+        };
+        if ready { self.transfer_to(to).await } else { Err(TransferError::Behind(to)) }
     }
 
     /// Hands leadership to another voter and waits until it leads. Proposals meanwhile are refused

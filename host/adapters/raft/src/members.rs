@@ -189,7 +189,9 @@ impl<RT: AsyncRuntime, D: Disk> Raft<RT, D> {
         {
             self.transfer_to(next).await.map_err(|error| match error {
                 TransferError::NotLeader => MembersError::NotLeader { leader: None },
-                TransferError::Late(_) | TransferError::NotVoter(_) => MembersError::NoQuorum,
+                TransferError::Late(_) | TransferError::Behind(_) | TransferError::NotVoter(_) => {
+                    MembersError::NoQuorum
+                }
                 TransferError::Stopped => MembersError::Stopped,
             })?;
             return Err(MembersError::NotLeader { leader: Some(next) });

@@ -28,6 +28,7 @@ impl Session<'_> {
             ClusterVerb::Member(verb) => self.member(verb).await,
             ClusterVerb::Voters(verb) => self.voters(verb).await,
             ClusterVerb::Leader(verb) => self.leader(verb).await,
+            ClusterVerb::FeatureLevel(verb) => self.feature_level(verb).await,
         }
     }
 
@@ -150,7 +151,7 @@ mod tests {
             applied_index: Index(index),
             state_digest: Digest::of(state),
         };
-        NodeView { node: NodeId(node), groups: vec![group] }
+        NodeView { node: NodeId(node), groups: vec![group], feature_level: 1, knows_level: 1 }
     }
 
     #[test]

@@ -1,17 +1,19 @@
-//! `quorate cluster member|voters|leader …`
+//! `quorate cluster member|voters|leader|feature-level …`
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Context as _;
+use quorate_types::http::Cluster;
 use quorate_types::member::NewMember;
+use quorate_types::view::NodeView;
 use quorate_types::{GroupId, NodeId};
 use serde::Serialize;
 
 use super::Session;
-use crate::cluster_args::{LeaderVerb, NewMemberArgs, VotersVerb};
+use crate::cluster_args::{FeatureLevelVerb, LeaderVerb, NewMemberArgs, VotersVerb};
 use crate::exit::{Exit, ended};
-use crate::output::Output;
+use crate::output::{Output, Table};
 
 #[derive(Serialize)]
 struct Member {
@@ -93,6 +95,14 @@ impl Session<'_> {
         Ok(())
     }
 
+    pub(super) async fn feature_level(&self, verb: &FeatureLevelVerb) -> anyhow::Result<()> {
+        if let FeatureLevelVerb::Raise { to } = verb {
+            self.client.raise_feature_level(*to).await?;
+        }
+        let whole = Cluster { nodes: self.client.cluster().await? };
+        self.output.many(&whole, &whole.nodes, levels)
+    }
+
     pub(super) async fn leader(&self, verb: &LeaderVerb) -> anyhow::Result<()> {
         let LeaderVerb::Transfer { to, group } = verb;
         self.client.move_leader(*group, *to).await?;
@@ -105,6 +115,20 @@ impl Session<'_> {
             None => format!("{group} was handed over"),
         })
     }
+}
+
+fn levels(nodes: &[NodeView]) -> Table {
+    let mut table = Table::with_heads(&["NODE", "AGREED", "KNOWS"]);
+    for node in nodes {
+        let cells = [node.node.to_string(), node.feature_level.to_string()];
+        table.row(cells.into_iter().chain([node.knows_level.to_string()]));
+    }
+    let agreed = nodes.iter().map(|node| node.feature_level).max();
+    let known = nodes.iter().map(|node| node.knows_level).min();
+    if agreed < known {
+        table.note("raise it: quorate cluster feature-level raise".to_owned());
+    }
+    table
 }
 
 /// `quorate node key FILE`

@@ -46,6 +46,12 @@ pub(crate) enum Own {
     Collect,
     /// How far this group's log must be applied, for reads.
     Barrier(GroupId),
+    /// That the voters of the ask be reserved, before they change.
+    Reserve(u64),
+    /// That they alone stay reserved, after they have.
+    Settle(u64),
+    /// The feature level of a cluster that has just begun.
+    Raise,
     /// A group's share of the request of this ask.
     Share(u64, usize),
 }

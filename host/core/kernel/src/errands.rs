@@ -334,6 +334,8 @@ impl Kernel {
         NodeView {
             node: self.config.node,
             groups: self.config.layout.groups().map(group).collect(),
+            feature_level: self.view.system().feature_level(),
+            knows_level: self.view.system().knows_level(),
         }
     }
 

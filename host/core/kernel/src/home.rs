@@ -151,6 +151,9 @@ impl Kernel {
             Own::Status(gathering) => self.status_gathered(now, gathering, result),
             Own::Collect => self.unused_answered(result),
             Own::Barrier(group) => self.barrier_told(now, group, result),
+            Own::Reserve(of) => self.voters_reserved(now, of, result),
+            Own::Settle(of) => self.voters_settled(now, of, &result),
+            Own::Raise => self.founding_raised(now, &result),
             Own::Share(of, share) => self.share_ended(now, of, share, result),
         }
     }

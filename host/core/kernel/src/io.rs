@@ -76,6 +76,10 @@ pub struct KernelConfig {
     pub agents: Vec<LocalAgent>,
     /// A lease ends this long after its last sign of life, unless its task says otherwise.
     pub lease_term: Duration,
+    /// Whether the leader that begins a cluster raises its feature level to what all members know.
+    pub raises_when_founding: bool,
+    /// Whether a leader of clearly more groups than another voter hands one over.
+    pub spreads_leaders: bool,
 }
 
 /// Ten seconds: three lost heartbeats of three seconds, and shorter than a person's patience.
@@ -135,6 +139,8 @@ pub enum GroupChange {
     RemoveLearner(NodeId),
     /// Make exactly these its voters.
     Voters(BTreeSet<NodeId>),
+    /// Hand its leadership to this voter, if it is caught up.
+    HandOver(NodeId),
     /// Hand its leadership over; to the voter with most of the log where none is named.
     Lead(Option<NodeId>),
 }

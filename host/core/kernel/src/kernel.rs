@@ -25,6 +25,7 @@ use crate::member::MemberDesk;
 use crate::offers::Offers;
 use crate::partings::Partings;
 use crate::reads::Reads;
+use crate::spread::Spread;
 use crate::swap::Swaps;
 
 /// The policy that answers before any is activated: the default of DESIGN section 6.
@@ -59,6 +60,7 @@ pub struct Kernel {
     pub(crate) partings: Partings,
     pub(crate) kv: KvDesk,
     pub(crate) members_desk: MemberDesk,
+    pub(crate) spread: Spread,
     pub(crate) home: Home,
     pub(crate) hosting: Hosting,
     /// The groups that this node leads.
@@ -114,6 +116,7 @@ impl Kernel {
             partings: Partings::default(),
             kv: KvDesk::default(),
             members_desk: MemberDesk::default(),
+            spread: Spread::default(),
             leading: BTreeMap::new(),
             proposing: BTreeMap::new(),
             offers: Offers::default(),
@@ -149,6 +152,7 @@ impl Kernel {
             Input::Barrier(ticket, result) => self.barrier_passed(now, ticket, result),
             Input::GroupChanged(ticket, result) => self.group_changed(now, ticket, result),
             Input::GroupMembers { group, voters, learners } => {
+                self.spread.unsettle(now);
                 self.group_members(group, voters, learners);
             }
             Input::WorkEnded(work, result) => self.work_ended(now, work, result),
@@ -168,6 +172,7 @@ impl Kernel {
         self.settle_kv(now);
         self.settle_members(now);
         self.settle_leading(now);
+        self.settle_spread(now);
         self.settle_presence(now);
         self.drain_calls(now);
         self.settle_hosting(now);
@@ -186,6 +191,7 @@ impl Kernel {
             self.reads.poll_timeout(),
             self.home.poll_timeout(),
             self.hosting.poll_timeout(),
+            self.spread.poll_timeout(),
             self.swaps.poll_timeout(),
             self.leading.values().filter_map(Leading::poll_timeout).min(),
             self.members.poll_timeout(),
@@ -279,6 +285,7 @@ impl Kernel {
         if before == Some(leadership) {
             return;
         }
+        self.leader_moved(now, group);
         let led = before.is_some_and(|before| before.leader == Some(self.config.node));
         if self.leads(group) && !led {
             self.begin_leading(now, group);

@@ -43,6 +43,7 @@ pub mod io;
 mod kernel;
 mod kv;
 mod leading;
+mod levels;
 mod member;
 mod offers;
 mod outside;
@@ -50,7 +51,9 @@ mod partings;
 mod placement;
 mod presence;
 mod reads;
+mod reserving;
 mod residents;
+mod spread;
 mod swap;
 mod target;
 #[cfg(test)]

@@ -11,13 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_ledger::{Outcome, Roster, RosterMember, SystemCommand};
-use quorate_types::member::{MemberRequest, NewLeader, NewMember, NewVoters};
+use quorate_ledger::{Outcome, Reservation, Roster, RosterMember, SystemCommand};
+use quorate_types::member::{MemberRequest, NewLeader, NewLevel, NewMember, NewVoters};
 use quorate_types::{GroupId, Index, NodeId, Refusal, Reply, Time};
 
 use crate::frame::{Done, Setback};
 use crate::io::{Effect, GroupChange, GroupSetback, LogSetback, MemberInfo, Now, Ticket};
 use crate::kernel::Kernel;
+use crate::levels::Founding;
 
 /// What came to nothing is tried again after this span.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -48,9 +49,11 @@ pub(crate) struct MemberDesk {
     groups: BTreeMap<GroupId, (Vec<NodeId>, Vec<NodeId>)>,
     errands: BTreeMap<Ticket, Errand>,
     /// Until then a group, or the list, is left alone.
-    rest: BTreeMap<Option<GroupId>, Time>,
+    pub(crate) rest: BTreeMap<Option<GroupId>, Time>,
     /// Voters that an ask of this node would have, by ask.
-    asked: BTreeMap<u64, BTreeSet<NodeId>>,
+    pub(crate) asked: BTreeMap<u64, BTreeSet<NodeId>>,
+    /// The cluster was begun by this node, which leads it since: its level is yet to be raised.
+    pub(crate) founding: Founding,
 }
 
 impl MemberDesk {
@@ -111,7 +114,12 @@ impl Kernel {
                     return self.finish(now, id, Err(Setback::Refused(Refusal::Conflict(why))));
                 }
                 self.members_desk.asked.insert(id, voters.clone());
-                self.change_group_for(id, group, GroupChange::Voters(voters));
+                self.reserve_and_change(now, id, group, voters);
+            }
+            MemberRequest::Level(NewLevel { to }) => self.raise_level(now, id, to),
+            MemberRequest::Reserve(NewVoters { group, voters }) => {
+                let reservation = Reservation { group, voters };
+                self.propose_for(now, (id, leads), SystemCommand::ReserveVoters(reservation));
             }
             MemberRequest::Lead(NewLeader { group, to }) => {
                 self.change_group_for(id, group, GroupChange::Lead(to));
@@ -121,13 +129,18 @@ impl Kernel {
 
     /// The group in which this node votes, or would if what was asked is done.
     fn voter_in(&self, node: NodeId) -> Option<GroupId> {
-        let desk = &self.members_desk;
-        let votes = desk.groups.iter().find(|(_group, (voters, _))| voters.contains(&node));
+        let (desk, roster) = (&self.members_desk, self.view.roster());
+        // Where there is a reservation it counts: this node's log of the group may be behind.
+        let known = |group: &GroupId, voters: &Vec<NodeId>| match roster.reserved(*group) {
+            Some(reserved) => reserved.contains(&node),
+            None => voters.contains(&node),
+        };
+        let votes = desk.groups.iter().find(|(group, (voters, _))| known(group, voters));
         let asked = desk.asked.values().any(|voters| voters.contains(&node));
         votes.map(|(group, _)| *group).or_else(|| asked.then_some(GroupId::SYSTEM))
     }
 
-    fn change_group_for(&mut self, id: u64, group: GroupId, change: GroupChange) {
+    pub(crate) fn change_group_for(&mut self, id: u64, group: GroupId, change: GroupChange) {
         let ticket = self.ticket();
         self.asks.bind(ticket, id);
         self.effects.push_back(Effect::ChangeGroup(ticket, group, change));
@@ -140,14 +153,20 @@ impl Kernel {
         ticket: Ticket,
         result: Result<(), GroupSetback>,
     ) {
+        if self.handed_over(now, ticket, &result) {
+            return;
+        }
         if let Some(errand) = self.members_desk.errands.remove(&ticket) {
             self.errand_ended(now, errand, result.err().map(|setback| format!("{setback:?}")));
             return;
         }
         let Some(id) = self.asks.unbind(ticket) else { return };
-        self.members_desk.asked.remove(&id);
+        let asked = self.members_desk.asked.remove(&id);
         match result {
-            Ok(()) => self.finish(now, id, Ok(Done::Door(Box::new(Reply::Done)))),
+            Ok(()) => match asked.filter(|_voters| self.reserves()) {
+                Some(voters) => self.settle_reservation(now, id, voters),
+                None => self.finish(now, id, Ok(Done::Door(Box::new(Reply::Done)))),
+            },
             Err(GroupSetback::NotLeader) => self.log_setback(now, id, LogSetback::NotLeader),
             Err(GroupSetback::Refused(refusal)) => {
                 self.finish(now, id, Err(Setback::Refused(refusal)));
@@ -210,6 +229,7 @@ impl Kernel {
         let led = &self.leading;
         self.members_desk.errands.retain(|_ticket, errand| led.contains_key(&errand.group()));
         if self.view.roster().begun() {
+            self.raise_when_founding(now);
             for group in self.config.layout.groups() {
                 if self.leads(group) {
                     self.fit_group(now, group);
@@ -278,7 +298,7 @@ impl Kernel {
 
     fn errand_ended(&mut self, now: Now, errand: Errand, failed: Option<String>) {
         match (failed, errand) {
-            (None, Errand::Seed) => return,
+            (None, Errand::Seed) => return self.members_desk.founding.begin(),
             // What it came to is told in a moment; until then it is not asked for again.
             (None, Errand::Follow(_)) => {}
             (Some(why), _) => {

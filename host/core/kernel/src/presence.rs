@@ -32,6 +32,7 @@ pub(crate) fn membership(config: &KernelConfig, now: Now, seed: u64) -> Membersh
 impl Kernel {
     pub(crate) fn peer_up(&mut self, now: Now, peer: NodeId) {
         self.up.insert(peer);
+        self.reach_moved(now, peer, true);
         self.reachability_changed();
         self.members.peer_up(now.mono, peer);
         self.redirect_asks(now);
@@ -44,6 +45,7 @@ impl Kernel {
     pub(crate) fn peer_gone(&mut self, now: Now, peer: NodeId, how: Gone) {
         tracing::info!(node = %self.config.node, %peer, ?how, "peer gone");
         self.up.remove(&peer);
+        self.reach_moved(now, peer, false);
         self.reachability_changed();
         self.members.peer_gone(now.mono, peer, how);
         self.follow_members();

@@ -341,6 +341,9 @@ impl Kernel {
             && let Some(mut gathering) = self.swaps.gatherings.remove(&ask)
         {
             gathering.nodes.sort_by_key(|view| view.node);
+            if let Some(level) = self.asked_level(ask) {
+                return self.levels_gathered(now, ask, level, &gathering.nodes);
+            }
             let reply = Reply::Cluster(gathering.nodes);
             self.finish(now, ask, Ok(Done::Door(Box::new(reply))));
         }

@@ -102,6 +102,8 @@ impl One {
             seed: 7,
             agents: agents.collect(),
             lease_term: TERM,
+            raises_when_founding: false,
+            spreads_leaders: true,
         };
         let now = Time::from_millis(1_000);
         Self {

@@ -11,7 +11,15 @@ use quorate_types::{AgentSpec, Payload, Refusal, TaskSpec};
 pub(crate) const FEATURE_LEVEL_FIRST: u32 = 1;
 
 /// The highest feature level of this program.
-pub const FEATURE_LEVEL_KNOWN: u32 = 1;
+///
+/// | level | what it brings |
+/// |---|---|
+/// | 1 | all that was there before there were levels |
+/// | 2 | voters are reserved: a node that is to vote cannot be removed meanwhile |
+pub const FEATURE_LEVEL_KNOWN: u32 = 2;
+
+/// The level of reservations.
+pub const FEATURE_LEVEL_RESERVES: u32 = 2;
 
 /// Slots that can hold a policy.
 pub(crate) const SLOTS_MAX: usize = 64;

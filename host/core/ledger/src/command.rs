@@ -1,15 +1,18 @@
 //! What can be proposed. Each kind has a number and a version of its own in the
 //! log ([`crate::entry`]); a published record never changes under its version.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use quorate_types::kv::{KvRequest, LeaseId};
 use quorate_types::{
-    AgentId, AgentSpec, Digest, Incarnation, Index, LoadReading, NodeId, Payload, PolicyEpoch,
-    Submission, TaskId, Token,
+    AgentId, AgentSpec, Digest, GroupId, Incarnation, Index, LoadReading, NodeId, Payload,
+    PolicyEpoch, Submission, TaskId, Token,
 };
 
+use crate::bounds::{FEATURE_LEVEL_FIRST, FEATURE_LEVEL_RESERVES};
 use crate::roster::RosterMember;
 
 /// A command to one of the two machines.
@@ -54,6 +57,20 @@ pub enum SystemCommand {
     AdmitMember(RosterMember),
     /// A node belongs to it no more, and its id is never given again.
     RemoveMember(NodeId),
+    /// These vote in a group, or are about to, and are not removed until another set is named. Of
+    /// feature level 2.
+    ReserveVoters(Reservation),
+}
+
+impl Command {
+    /// The feature level that it belongs to: it is proposed, and applied, only where the cluster
+    /// has agreed on as much.
+    pub const fn level(&self) -> u32 {
+        match self {
+            Self::System(SystemCommand::ReserveVoters(_)) => FEATURE_LEVEL_RESERVES,
+            Self::System(_) | Self::Shard(_) => FEATURE_LEVEL_FIRST,
+        }
+    }
 }
 
 /// Tasks and their leases.
@@ -110,6 +127,16 @@ pub enum ShardCommand {
     /// These leases of keys and seats went without a sign of life for their term. Those that have
     /// ended meanwhile are passed over.
     KvExpire(Vec<LeaseId>),
+}
+
+/// Who votes in a group, or is about to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reservation {
+    /// The group.
+    pub group: GroupId,
+    /// The voters; of both sets while they change.
+    pub voters: BTreeSet<NodeId>,
 }
 
 /// A node started.

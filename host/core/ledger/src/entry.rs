@@ -23,6 +23,7 @@ mod kind {
     pub(super) const SEED_MEMBERS: u16 = 7;
     pub(super) const ADMIT_MEMBER: u16 = 8;
     pub(super) const REMOVE_MEMBER: u16 = 9;
+    pub(super) const RESERVE_VOTERS: u16 = 10;
     pub(super) const SUBMIT: u16 = 101;
     pub(super) const ASSIGN: u16 = 102;
     pub(super) const COMPLETE: u16 = 103;
@@ -68,6 +69,7 @@ impl Command {
             kind::SEED_MEMBERS => SystemCommand::SeedMembers(read(kind, body)?).into(),
             kind::ADMIT_MEMBER => SystemCommand::AdmitMember(read(kind, body)?).into(),
             kind::REMOVE_MEMBER => SystemCommand::RemoveMember(read(kind, body)?).into(),
+            kind::RESERVE_VOTERS => SystemCommand::ReserveVoters(read(kind, body)?).into(),
             kind::SUBMIT => ShardCommand::Submit(read(kind, body)?).into(),
             kind::ASSIGN => ShardCommand::Assign(read(kind, body)?).into(),
             kind::COMPLETE => {
@@ -112,6 +114,7 @@ fn encode_system(command: &SystemCommand, at: Time) -> Bytes {
         SystemCommand::SeedMembers(members) => write(kind::SEED_MEMBERS, at, members),
         SystemCommand::AdmitMember(member) => write(kind::ADMIT_MEMBER, at, member),
         SystemCommand::RemoveMember(node) => write(kind::REMOVE_MEMBER, at, node),
+        SystemCommand::ReserveVoters(reservation) => write(kind::RESERVE_VOTERS, at, reservation),
     }
 }
 

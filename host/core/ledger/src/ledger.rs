@@ -23,6 +23,8 @@ pub struct Ledger {
     pub(crate) system: System,
     pub(crate) shard: Shard,
     role: Role,
+    /// The highest feature level of this program; no part of the state.
+    known: u32,
 }
 
 impl Ledger {
@@ -44,6 +46,7 @@ impl Ledger {
             system: System::new(bounds),
             shard: Shard::new(group, faults, bounds),
             role: Role::Both,
+            known: faults.feature_level_known.unwrap_or(FEATURE_LEVEL_KNOWN),
         }
     }
 
@@ -57,9 +60,18 @@ impl Ledger {
         }
         let (command, stamp) = Command::decode(entry)?;
         if let Command::System(SystemCommand::RaiseFeatureLevel(raised)) = command
-            && raised > FEATURE_LEVEL_KNOWN
+            && raised > self.known
         {
-            return Err(ApplyError::Level { raised, known: FEATURE_LEVEL_KNOWN });
+            return Err(ApplyError::Level { raised, known: self.known });
+        }
+        // What an older program would stop at, this one does not go past either: the state follows
+        // what the cluster agreed on, whoever applies it.
+        let level = command.level();
+        if level > self.known {
+            return Err(ApplyError::Level { raised: level, known: self.known });
+        }
+        if level > self.feature_level() {
+            return Err(ApplyError::Early { level, agreed: self.feature_level() });
         }
         self.admit(&command)?;
         self.index = index;
@@ -120,6 +132,11 @@ impl Ledger {
     /// Commands up to this level may be proposed.
     pub const fn feature_level(&self) -> u32 {
         self.system.counters.feature_level
+    }
+
+    /// The highest feature level that this program knows.
+    pub const fn knows_level(&self) -> u32 {
+        self.known
     }
 
     /// A digest of the content, kept up to date with each entry: equal on every replica at one index.

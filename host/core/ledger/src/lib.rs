@@ -34,10 +34,12 @@ mod views;
 #[cfg(test)]
 mod tests;
 
-pub use bounds::{FEATURE_LEVEL_KNOWN, check_agent, check_payload, check_task};
+pub use bounds::{
+    FEATURE_LEVEL_KNOWN, FEATURE_LEVEL_RESERVES, check_agent, check_payload, check_task,
+};
 pub use command::{
-    Activate, AgentAdoption, Assignment, Command, NodeDown, NodeUp, PolicyAdoption, RetireAgent,
-    ShardCommand, Standing, SystemCommand,
+    Activate, AgentAdoption, Assignment, Command, NodeDown, NodeUp, PolicyAdoption, Reservation,
+    RetireAgent, ShardCommand, Standing, SystemCommand,
 };
 pub use ledger::{Ledger, SLOT_BALANCER};
 pub use outcome::{Applied, ApplyError, Outcome, RestoreError, Unassigned};

@@ -125,12 +125,23 @@ pub enum ApplyError {
         role: Role,
     },
     /// The cluster has agreed on commands that this program does not know.
-    #[error("the cluster is at feature level {raised}, this node knows {known}; update it")]
+    #[error(
+        "the cluster is at feature level {raised} and this program knows {known}: start the one that \
+         the other members run (`quorate --version` at each), or a newer one"
+    )]
     Level {
         /// Agreed.
         raised: u32,
         /// Known here.
         known: u32,
+    },
+    /// A command that the cluster has not agreed on yet; whoever proposed it was wrong to.
+    #[error("an entry is of feature level {level} and the cluster has agreed on {agreed}")]
+    Early {
+        /// The entry's.
+        level: u32,
+        /// Agreed.
+        agreed: u32,
     },
 }
 
@@ -144,6 +155,17 @@ pub enum RestoreError {
         found: GroupId,
         /// Whose it should be.
         wanted: GroupId,
+    },
+    /// Of a cluster that has agreed on commands that this program does not know.
+    #[error(
+        "the snapshot is of feature level {agreed} and this program knows {known}: start the one that \
+         the other members run (`quorate --version` at each), or a newer one"
+    )]
+    Level {
+        /// Agreed.
+        agreed: u32,
+        /// Known here.
+        known: u32,
     },
     /// Shorter than its header.
     #[error("a snapshot of {0} bytes has no header")]

@@ -5,17 +5,24 @@
 //! file, and from then on the log has the say. Node ids are given in growing order,
 //! so that an id which was ever given is never given again, however long ago its
 //! node was removed; a Raft vote is bound to it for ever.
+//!
+//! Voters change in each group's own log, members in the system group's. Between the
+//! two stands the *reservation*: before a group's voters change its leader names the
+//! old and the new ones here, afterwards the new ones, and who is named is not removed.
+//! So whichever of a change of voters and a removal is logged first, the other is
+//! refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use quorate_types::{EventKind, NodeId, Refusal};
+use quorate_types::{EventKind, GroupId, NodeId, Refusal};
 
 use crate::bounds::check_member_text;
+use crate::command::Reservation;
 use crate::outcome::Outcome;
-use crate::set_hash::{Mark, SetHash, canonical};
+use crate::set_hash::{Canon, Canonical, Mark, SetHash, canonical};
 use crate::shard::Moment;
 use crate::system::{Node, System};
 
@@ -43,10 +50,22 @@ pub struct Roster {
     members: BTreeMap<NodeId, RosterMember>,
     /// The highest id ever given; 0 before the list was begun.
     last_id: NodeId,
+    /// Who votes in a group, or is about to; of no group before its voters have changed once.
+    /// Nothing of it is written at feature level 1, whose programs do not know it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    reserved: BTreeMap<GroupId, BTreeSet<NodeId>>,
 }
 
 canonical!(RosterMember { id, name, peer, address });
-canonical!(Roster { members, last_id });
+
+/// Without the reservations, which are marked by themselves.
+impl Canonical for Roster {
+    fn write(&self, canon: &mut Canon) {
+        let Self { members, last_id, reserved: _ } = self;
+        members.write(canon);
+        last_id.write(canon);
+    }
+}
 
 impl Roster {
     /// A list of these members, where ids up to `ids_given` were given before.
@@ -54,7 +73,7 @@ impl Roster {
         let members: BTreeMap<_, _> =
             members.into_iter().map(|member| (member.id, member)).collect();
         let last_id = members.keys().copied().fold(ids_given, NodeId::max);
-        Self { members, last_id }
+        Self { members, last_id, reserved: BTreeMap::new() }
     }
 
     /// Whether the log has a list; before it does, the cluster file's counts.
@@ -70,6 +89,17 @@ impl Roster {
     /// Every member, by id.
     pub fn members(&self) -> impl Iterator<Item = &RosterMember> {
         self.members.values()
+    }
+
+    /// Who is reserved as a voter of a group, where its voters have changed.
+    pub fn reserved(&self, group: GroupId) -> Option<&BTreeSet<NodeId>> {
+        self.reserved.get(&group)
+    }
+
+    /// The group that a node votes in, or is about to.
+    pub fn reserved_in(&self, id: NodeId) -> Option<GroupId> {
+        let mut groups = self.reserved.iter();
+        groups.find(|(_group, voters)| voters.contains(&id)).map(|(group, _)| *group)
     }
 
     /// The smallest id that was never given.
@@ -183,6 +213,11 @@ impl System {
                 "node {id} is the last member; a cluster of none cannot be come back to"
             )));
         }
+        if let Some(group) = self.roster.reserved_in(id) {
+            return Err(Refusal::Conflict(format!(
+                "node {id} votes in group {group}, or is about to; set the voters without it first"
+            )));
+        }
         let mut roster = Roster::clone(&self.roster);
         roster.members.remove(&id);
         self.roster = Arc::new(roster);
@@ -191,6 +226,23 @@ impl System {
             let down = Some("it was removed from the cluster".to_owned());
             self.store_node(Node { down, ..Node::clone(&node) });
             self.retire_agents_of(at, id, "its node was removed from the cluster", events);
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Names who is not to be removed for the sake of a group.
+    pub(crate) fn reserve_voters(&mut self, reservation: Reservation) -> Result<Outcome, Refusal> {
+        self.expect_roster()?;
+        let Reservation { group, voters } = reservation;
+        if let Some(strange) = voters.iter().find(|voter| self.roster.get(**voter).is_none()) {
+            return Err(Refusal::Conflict(format!(
+                "{strange} is not a member of the cluster; add it first"
+            )));
+        }
+        if self.roster.reserved(group) != Some(&voters) {
+            let mut roster = Roster::clone(&self.roster);
+            roster.reserved.insert(group, voters);
+            self.roster = Arc::new(roster);
         }
         Ok(Outcome::Done)
     }
@@ -217,6 +269,10 @@ impl System {
     pub(crate) fn add_roster(&self, sum: &mut SetHash) {
         if self.roster.begun() {
             sum.add(Mark::of("roster", &*self.roster));
+            for (group, voters) in &self.roster.reserved {
+                let voters: Vec<NodeId> = voters.iter().copied().collect();
+                sum.add(Mark::of("reserved", &(*group, voters)));
+            }
         }
     }
 }

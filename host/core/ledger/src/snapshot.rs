@@ -110,6 +110,10 @@ impl Ledger {
         if head.group != ledger.group() {
             return Err(RestoreError::Group { found: head.group, wanted: ledger.group() });
         }
+        let (agreed, known) = (head.system.feature_level, ledger.knows_level());
+        if agreed > known {
+            return Err(RestoreError::Level { agreed, known });
+        }
         ledger.index = head.index;
         ledger.advance(head.time);
         ledger.system.restore_counters(head.system);

@@ -147,6 +147,7 @@ impl System {
             SystemCommand::SeedMembers(members) => self.seed_members(members),
             SystemCommand::AdmitMember(member) => self.admit_member(member),
             SystemCommand::RemoveMember(id) => self.remove_member(at, id, events),
+            SystemCommand::ReserveVoters(reservation) => self.reserve_voters(reservation),
         };
         step.unwrap_or_else(Outcome::Refused)
     }

@@ -4,6 +4,7 @@ mod delivery;
 mod entries;
 mod fixture;
 mod histories;
+mod levels;
 mod oracle;
 mod rebirth;
 mod registry;

@@ -32,6 +32,8 @@ pub struct Faults {
     pub clock_in_apply: bool,
     /// raft: openraft's `enable_leader_restore` is on.
     pub leader_restore: bool,
+    /// ledger: it is an older program, which knows feature levels up to this one.
+    pub feature_level_known: Option<u32>,
     /// ledger: the n-th completion (from 1) is acknowledged and forgotten.
     pub completion_dropped: Option<u64>,
     /// ledger: the n-th completion (from 1) happens twice.

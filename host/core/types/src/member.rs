@@ -32,6 +32,15 @@ pub struct NewVoters {
     pub voters: BTreeSet<NodeId>,
 }
 
+/// Which feature level the cluster shall agree on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewLevel {
+    /// The level; none is the highest that every member knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<u32>,
+}
+
 /// Who shall lead a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,13 +64,18 @@ pub enum MemberRequest {
     Voters(NewVoters),
     /// Hand a group's leadership over.
     Lead(NewLeader),
+    /// Raise the feature level. It is never lowered.
+    Level(NewLevel),
+    /// Nobody of these is removed from the cluster until others are named: a group's leader asks for
+    /// it before its voters change, and no door does.
+    Reserve(NewVoters),
 }
 
 impl MemberRequest {
     /// The group whose leader does it.
     pub const fn group(&self) -> GroupId {
         match self {
-            Self::Add(_) | Self::Remove(_) => GroupId::SYSTEM,
+            Self::Add(_) | Self::Remove(_) | Self::Level(_) | Self::Reserve(_) => GroupId::SYSTEM,
             Self::Voters(voters) => voters.group,
             Self::Lead(leader) => leader.group,
         }

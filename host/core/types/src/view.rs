@@ -192,6 +192,17 @@ pub struct NodeView {
     pub node: NodeId,
     /// Its groups.
     pub groups: Vec<GroupView>,
+    /// The feature level that the cluster has agreed on, as this node has applied it.
+    #[serde(default = "first_level")]
+    pub feature_level: u32,
+    /// The highest that this node's program knows.
+    #[serde(default = "first_level")]
+    pub knows_level: u32,
+}
+
+/// That of programs which say nothing of levels.
+const fn first_level() -> u32 {
+    1
 }
 
 /// A policy slot.

@@ -81,7 +81,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Backup<RT, D, W> {
                     content.rest = caught.ledger.snapshot();
                     content.writer.group(&about(&caught, &content.rest))
                 } else if let Some(digest) = content.blobs.pop_first() {
-                    match self.handle.parts().blobs.get(digest).await {
+                    match self.handle.parts().blobs.read(digest).await {
                         Ok(found) => {
                             content.rest = found;
                             content.writer.blob(digest, content.rest.len())

@@ -184,6 +184,19 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> BlobExchange<RT, D, W> {
         Err(Refusal::NotFound(format!("blob {digest}")))
     }
 
+    /// The same, and not kept where it was not.
+    pub async fn read(&self, digest: Digest) -> Result<Bytes, Refusal> {
+        if let Some(content) = self.here(digest).await? {
+            return Ok(content);
+        }
+        for peer in self.peers_for(digest) {
+            if let Some(content) = self.pull(peer, digest).await {
+                return Ok(content);
+            }
+        }
+        Err(Refusal::NotFound(format!("blob {digest}")))
+    }
+
     /// Whether the content is on this node.
     pub async fn has(&self, digest: Digest) -> bool {
         self.0.store.has(digest).await.unwrap_or(false)

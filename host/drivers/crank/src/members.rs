@@ -17,6 +17,7 @@ pub(crate) async fn change<RT: AsyncRuntime, D: Disk>(
             raft.remove_learner(node).await.map_err(members_setback)
         }
         GroupChange::Voters(voters) => raft.change_voters(voters).await.map_err(members_setback),
+        GroupChange::HandOver(to) => raft.hand_over_if_ready(to).await.map_err(transfer_setback),
         GroupChange::Lead(to) => raft.hand_over(to).await.map_err(transfer_setback),
     }
 }
@@ -42,6 +43,7 @@ fn transfer_setback(error: TransferError) -> GroupSetback {
     let said = error.to_string();
     match error {
         TransferError::NotLeader | TransferError::Stopped => GroupSetback::NotLeader,
+        TransferError::Behind(_) => GroupSetback::NotYet(Refusal::Conflict(said)),
         TransferError::NotVoter(_) => GroupSetback::Refused(Refusal::Conflict(said)),
         TransferError::Late(_) => GroupSetback::Refused(Refusal::Timeout(said)),
     }

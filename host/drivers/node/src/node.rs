@@ -355,5 +355,7 @@ fn kernel_config(config: &NodeConfig, components: &Components) -> KernelConfig {
         seed: u64::from_le_bytes(entropy()),
         agents,
         lease_term: LEASE_TERM,
+        raises_when_founding: true,
+        spreads_leaders: true,
     }
 }

@@ -240,6 +240,8 @@ impl Birth {
             seed: self.rng.next_u64(),
             agents: vec![agent],
             lease_term: LEASE_TERM,
+            raises_when_founding: false,
+            spreads_leaders: false,
         }
     }
 }

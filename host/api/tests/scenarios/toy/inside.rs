@@ -366,7 +366,7 @@ impl Inside {
             applied_index: Index(self.events.len() as u64),
             state_digest: Digest::of(b"state"),
         };
-        NodeView { node: NodeId(1), groups: vec![group] }
+        NodeView { node: NodeId(1), groups: vec![group], feature_level: 1, knows_level: 1 }
     }
 }
 

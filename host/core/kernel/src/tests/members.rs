@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use quorate_types::member::{MemberRequest, NewLeader, NewMember, NewVoters};
+use quorate_ledger::{Reservation, SystemCommand};
+use quorate_types::member::{MemberRequest, NewLeader, NewLevel, NewMember, NewVoters};
 
 use super::*;
 use crate::io::{GroupSetback, LogSetback};
@@ -120,4 +121,76 @@ fn a_change_that_may_be_possible_soon_is_asked_for_again() {
     one.pass(WITHIN);
     let refused = one.answer(id).expect("in time").expect_err("refused");
     assert!(refused.to_string().contains("for ever"), "{refused}");
+}
+
+fn reserved(group: u32, ids: &[u64]) -> SystemCommand {
+    let voters = ids.iter().copied().map(NodeId).collect();
+    SystemCommand::ReserveVoters(Reservation { group: GroupId(group), voters })
+}
+
+/// A leader of three members at the level that has reservations; it votes alone.
+fn of_three() -> One {
+    let mut one = One::with_agents(&[]);
+    one.group(&[1], &[]);
+    one.reply(membership(newcomer(2)));
+    one.reply(membership(newcomer(3)));
+    one.group(&[1], &[2, 3]);
+    one.apply(SystemCommand::RaiseFeatureLevel(2));
+    one.changes.clear();
+    one
+}
+
+#[test]
+fn voters_are_reserved_before_they_change_and_the_new_ones_alone_afterwards() {
+    let mut one = of_three();
+    one.held = Some(Vec::new());
+    let asked = one.ask(membership(voters(&[1, 2, 3])));
+    assert_eq!(one.changes, [], "not before they are reserved");
+    one.release();
+    let set = BTreeSet::from([NODE, N2, NodeId(3)]);
+    assert_eq!(one.changes, [GroupChange::Voters(set.clone())]);
+    assert_eq!(one.answer(asked), Some(Ok(Reply::Done)));
+    assert_eq!(one.ledger().roster().reserved(GroupId::SYSTEM), Some(&set));
+    one.group(&[1, 2, 3], &[]);
+    one.reply(membership(voters(&[1])));
+    assert_eq!(one.ledger().roster().reserved(GroupId::SYSTEM), Some(&BTreeSet::from([NODE])));
+    // Its own log of the group is behind, and the reservation counts.
+    assert_eq!(one.reply(membership(MemberRequest::Remove(N2))), Reply::Done);
+}
+
+#[test]
+fn who_is_about_to_vote_in_a_group_led_elsewhere_is_not_removed() {
+    let mut one = of_three();
+    assert_eq!(one.apply(reserved(1, &[1, 2])), Outcome::Done);
+    let refused = one.refusal(MemberRequest::Remove(N2));
+    assert!(refused.to_string().contains("votes in group g1"), "{refused}");
+}
+
+#[test]
+fn who_is_removed_first_is_not_made_a_voter() {
+    let mut one = of_three();
+    one.held = Some(Vec::new());
+    let asked = one.ask(membership(voters(&[1, 2, 3])));
+    // Whoever led the system group then removed one of them.
+    one.apply(SystemCommand::RemoveMember(N2));
+    one.release();
+    let refused = one.answer(asked).expect("answered").expect_err("refused");
+    assert!(refused.to_string().contains("n2 is not a member"), "{refused}");
+    assert!(!one.changes.iter().any(|change| matches!(change, GroupChange::Voters(_))));
+}
+
+#[test]
+fn at_the_first_level_nothing_is_reserved() {
+    let mut one = One::with_agents(&[]);
+    one.group(&[1], &[]);
+    one.reply(membership(newcomer(2)));
+    one.reply(membership(newcomer(3)));
+    one.group(&[1], &[2, 3]);
+    assert_eq!(one.reply(membership(voters(&[1, 2, 3]))), Reply::Done);
+    assert_eq!(one.ledger().roster().reserved(GroupId::SYSTEM), None);
+    // Alone it knows all members' programs: its own.
+    let silent = one.refusal(MemberRequest::Level(NewLevel { to: None }));
+    assert!(silent.to_string().contains("n2, n3 did not answer"), "{silent}");
+    let lower = one.refusal(MemberRequest::Level(NewLevel { to: Some(0) }));
+    assert!(lower.to_string().contains("never lowered"), "{lower}");
 }

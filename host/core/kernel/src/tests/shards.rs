@@ -236,3 +236,17 @@ impl One {
         self.give(Input::Wire(WireEvent::Frame { from: PEER, lane: Lane::Control, frame }));
     }
 }
+
+#[test]
+fn nothing_is_handed_to_a_node_that_was_never_heard() {
+    let mut one = One::laid_out(two(), &[], &[NODE, PEER]);
+    one.give(Input::Wire(WireEvent::PeerUp(PEER)));
+    for group in two().groups() {
+        let voters = vec![NODE, PEER];
+        one.give(Input::GroupMembers { group, voters, learners: Vec::new() });
+    }
+    one.lead(true);
+    one.changes.clear();
+    one.pass(Duration::from_secs(60));
+    assert_eq!(one.changes, [], "it leads all three, and nobody is known to live");
+}
