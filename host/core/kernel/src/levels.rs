@@ -85,7 +85,14 @@ impl Kernel {
                 let command = SystemCommand::RaiseFeatureLevel(level);
                 self.propose_for(now, (id, GroupId::SYSTEM), command);
             }
-            Err(why) => self.finish(now, id, Err(Setback::Refused(why))),
+            Err(Hindrance { why, may_pass }) => {
+                let founding = self.asks.table.get(&id).map(|ask| ask.origin);
+                if may_pass && founding == Some(Origin::Own(Own::Raise)) {
+                    // One that does not answer may yet start.
+                    self.members_desk.founding = Founding::Due(now.mono + AGAIN);
+                }
+                self.finish(now, id, Err(Setback::Refused(Refusal::Conflict(why))));
+            }
         }
     }
 
@@ -103,12 +110,12 @@ impl Kernel {
     }
 
     pub(crate) fn founding_raised(&mut self, now: Now, result: &Result<Done, Setback>) {
+        if self.members_desk.founding != Founding::Asked {
+            return;
+        }
         self.members_desk.founding = match result {
-            // One that does not answer may yet start.
-            Err(Setback::Refused(Refusal::Unavailable(_) | Refusal::Timeout(_))) => {
-                Founding::Due(now.mono + AGAIN)
-            }
-            Err(Setback::NotLeader(_)) => Founding::Due(now.mono + AGAIN),
+            Err(Setback::Refused(Refusal::Timeout(_) | Refusal::Unavailable(_)))
+            | Err(Setback::NotLeader(_)) => Founding::Due(now.mono + AGAIN),
             Err(Setback::Refused(why)) => {
                 tracing::warn!(%why, "the cluster begins at the first feature level");
                 Founding::Over
@@ -118,19 +125,28 @@ impl Kernel {
     }
 }
 
+/// Why nothing is raised.
+#[derive(Debug)]
+struct Hindrance {
+    why: String,
+    /// Whether it is only that somebody does not answer.
+    may_pass: bool,
+}
+
 /// The level to raise to, or who stands in the way.
 fn judge(
     nodes: &[NodeView],
     silent: Vec<NodeId>,
     agreed: u32,
     to: Option<u32>,
-) -> Result<u32, Refusal> {
+) -> Result<u32, Hindrance> {
     if !silent.is_empty() {
-        return Err(Refusal::Unavailable(format!(
+        let why = format!(
             "{} did not answer, and a level is raised only when every member knows it; start it, \
              or remove it for good: quorate cluster member remove",
             named(&silent)
-        )));
+        );
+        return Err(Hindrance { why, may_pass: true });
     }
     let lowest = nodes.iter().map(|view| view.knows_level).min().unwrap_or(agreed);
     let highest = nodes.iter().map(|view| view.knows_level).max().unwrap_or(agreed);
@@ -140,11 +156,12 @@ fn judge(
     }
     let behind = nodes.iter().filter(|view| view.knows_level < wanted);
     let behind: Vec<NodeId> = behind.map(|view| view.node).collect();
-    Err(Refusal::Conflict(format!(
+    let why = format!(
         "{} runs a program that knows feature level {lowest} at most, not {wanted}; start a newer \
          one there, then raise it again: quorate cluster feature-level raise",
         named(&behind)
-    )))
+    );
+    Err(Hindrance { why, may_pass: false })
 }
 
 fn named(nodes: &[NodeId]) -> String {
@@ -161,15 +178,16 @@ mod tests {
 
     fn refused(nodes: &[NodeView], silent: &[u64], to: Option<u32>) -> String {
         let silent = silent.iter().copied().map(NodeId).collect();
-        judge(nodes, silent, 1, to).expect_err("refused").to_string()
+        judge(nodes, silent, 1, to).expect_err("refused").why
     }
 
     #[test]
     fn a_level_is_raised_to_what_every_member_knows() {
         let all = [node(1, 3), node(2, 2), node(3, 3)];
-        assert_eq!(judge(&all, Vec::new(), 1, None), Ok(2), "the highest that all know");
-        assert_eq!(judge(&all, Vec::new(), 2, Some(2)), Ok(2));
-        assert_eq!(judge(&[node(1, 1)], Vec::new(), 1, None), Ok(1), "nothing is to be raised");
+        let raised = |nodes: &[NodeView], agreed, to| judge(nodes, Vec::new(), agreed, to).ok();
+        assert_eq!(raised(&all, 1, None), Some(2), "the highest that all know");
+        assert_eq!(raised(&all, 2, Some(2)), Some(2));
+        assert_eq!(raised(&[node(1, 1)], 1, None), Some(1), "nothing is to be raised");
     }
 
     #[test]
