@@ -171,6 +171,7 @@ fn the_feature_level_rises_only_and_stops_a_node_that_is_behind() {
     assert_eq!(world.outcome(SystemCommand::RaiseFeatureLevel(known)), Outcome::Done);
     let lower = world.refusal(SystemCommand::RaiseFeatureLevel(known - 1));
     assert!(matches!(lower, Refusal::Conflict(_)), "{lower}");
+    let known = world.ledger.knows_level();
     let raise = Command::from(SystemCommand::RaiseFeatureLevel(known + 1)).encode(world.now);
     let (before, index) = (world.ledger.digest(), world.ledger.index());
     let stopped = world.ledger.apply(quorate_types::Index(index.0 + 1), &raise);
