@@ -157,7 +157,7 @@ pub const BUGS: [Bug; 22] = [
     bug("unsynced-blob", &[Law::Blob], 1),
     bug("unsynced-names", &[Law::Recovery, Law::Durability, Law::Blob], 7),
     bug("snapshot-without-members", &[Law::Liveness, Law::Panic, Law::Stopped], 6),
-    bug("unconfirmed-read", &[Law::ReadYourWrites], 6),
+    bug("unconfirmed-read", &[Law::ReadYourWrites, Law::Linearizable], 6),
     bug("swapped-apply", &[Law::StateDigest, Law::Conservation], 3),
     bug("clock-in-apply", &[Law::StateDigest], 1),
     bug("lost-requeue", &[Law::Liveness], 1),

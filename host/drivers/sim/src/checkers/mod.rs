@@ -12,7 +12,8 @@
 //! | a node comes back | `committed` at all logs, before it hears of anything; `terms`, `committed` once it is up |
 //! | a door answers | `tasks`, `policies`, `calls`, `blobs`; the workload itself holds deadlines |
 //! | an agent begins a call | `calls` |
-//! | the end, all healed | `states` (the digest anew), `tasks`, `blobs` |
+//! | a client of the store is answered, or gives up | `keys`, which looks at the end |
+//! | the end, all healed | `states` (the digest anew), `tasks`, `keys`, `blobs` |
 //!
 //! An ack that leaves before its fsync is seen where it matters: at the next
 //! power loss, when the log that comes back lacks what was committed.
@@ -23,6 +24,7 @@ mod calls;
 mod committed;
 mod court;
 mod entries;
+pub(crate) mod keys;
 mod leaders;
 mod policies;
 mod states;
@@ -38,6 +40,7 @@ pub(crate) use court::Court;
 pub(crate) struct Judges {
     pub(crate) blobs: blobs::Blobs,
     pub(crate) calls: calls::Calls,
+    pub(crate) keys: keys::Keys,
     pub(crate) policies: policies::Policies,
     pub(crate) tasks: tasks::Tasks,
 }
