@@ -188,6 +188,9 @@ async fn settle(world: &World, chaos: &Chaos, front: &Front, rng: &mut Rng) {
     rest(world, chaos, end).await;
     read_all_groups(world, chaos).await;
     workload::keys::read_all(front, rng).await;
+    workload::locks::take_all(front, rng).await;
+    SimRuntime::sleep(workload::watchers::CAUGHT_UP).await;
+    world.judge(world.know(|judges| judges.watches.end()));
     read_blobs(world, chaos).await;
     rest(world, chaos, end).await;
     for node in chaos.nodes().iter().filter(|node| !node.is_ruined()) {

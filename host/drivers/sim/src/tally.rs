@@ -35,13 +35,17 @@ pub struct Tally {
     pub keys: u64,
     /// And those of which nobody knows.
     pub keys_unknown: u64,
+    /// Seats that somebody was told to hold.
+    pub seats: u64,
+    /// Changes that watchers were shown.
+    pub changes: u64,
     /// Histories of keys that took too long to judge.
     pub unjudged: u64,
 }
 
 impl Tally {
     /// The names and counts, in one order.
-    pub fn counts(&self) -> [(&'static str, u64); 14] {
+    pub fn counts(&self) -> [(&'static str, u64); 16] {
         let Self {
             acks,
             completed,
@@ -56,6 +60,8 @@ impl Tally {
             swaps,
             keys,
             keys_unknown,
+            seats,
+            changes,
             unjudged,
         } = *self;
         [
@@ -72,6 +78,8 @@ impl Tally {
             ("swaps", swaps),
             ("acts on keys", keys),
             ("acts without an outcome", keys_unknown),
+            ("seats held", seats),
+            ("changes shown", changes),
             (UNJUDGED, unjudged),
         ]
     }
@@ -92,6 +100,8 @@ impl AddAssign for Tally {
         self.swaps += other.swaps;
         self.keys += other.keys;
         self.keys_unknown += other.keys_unknown;
+        self.seats += other.seats;
+        self.changes += other.changes;
         self.unjudged += other.unjudged;
     }
 }

@@ -1,11 +1,13 @@
-//! Who asks the cluster for something: owners of tasks, callers, workers outside
-//! and an operator. Each goes to any door, and to another when that one is gone.
+//! Who asks the cluster for something: owners of tasks, callers, workers outside,
+//! clients of the store, contenders and watchers of its seats, and an operator. Each goes to any door, and to another when that one is gone.
 //! Whoever asks holds the door to its deadline.
 
 mod calls;
 pub(crate) mod keys;
+pub(crate) mod locks;
 mod swaps;
 mod tasks;
+pub(crate) mod watchers;
 mod workers;
 
 use std::time::Duration;
@@ -32,6 +34,10 @@ const BLOB_WITHIN: Duration = Duration::from_secs(30);
 const WORKERS: usize = 2;
 /// Clients of the store.
 const CLIENTS: u64 = 3;
+/// Contenders for seats.
+const CONTENDERS: usize = 2;
+/// Watchers of them: one a seat, and one of what each guards.
+const WATCHERS: u64 = 4;
 
 /// The cluster as those outside see it. Clones share it.
 #[derive(Clone)]
@@ -159,6 +165,12 @@ pub(crate) fn begin(front: &Front, rng: &mut Rng, rate: u64) {
     let pause = Duration::from_micros(1_000_000 * CLIENTS / rate.max(1));
     for number in 1..=CLIENTS {
         drop(SimRuntime::spawn(keys::client(front.clone(), rng.fork(), number, pause)));
+    }
+    for _ in 0..CONTENDERS {
+        drop(SimRuntime::spawn(locks::contend(front.clone(), rng.fork())));
+    }
+    for number in 0..WATCHERS {
+        drop(SimRuntime::spawn(watchers::watch(front.clone(), rng.fork(), number)));
     }
     for number in 0..WORKERS {
         let name = format!("outside-{number}");
