@@ -27,3 +27,8 @@ mod verbs;
 
 pub use launch::{BadFault, Launch};
 pub use program::{complain, main};
+
+/// Memory for both binaries: an eighth of a node's time under writes of 256 B went
+/// into the allocator of the C library.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -21,8 +21,6 @@ use crate::system::{self, Agent, Node, Policy};
 const KIND: u16 = 1001;
 const VERSION: u16 = 1;
 const HEADER_BYTES: usize = 36;
-/// As `cbor::decode` allows for any value of ours.
-const DEPTH_MAX: usize = 32;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -154,6 +152,5 @@ fn write<T: Serialize>(bytes: &mut Vec<u8>, record: &T) {
 }
 
 fn read<T: DeserializeOwned>(rest: &mut &[u8]) -> Result<T, RestoreError> {
-    ciborium::de::from_reader_with_recursion_limit(rest, DEPTH_MAX)
-        .map_err(|error| RestoreError::Body(error.to_string()))
+    cbor::decode_first(rest).map_err(|error| RestoreError::Body(error.to_string()))
 }

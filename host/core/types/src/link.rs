@@ -126,10 +126,7 @@ pub enum LinkError {
 pub fn put_frame<T: Serialize>(out: &mut BytesMut, body: &T) -> Result<(), LinkError> {
     let begin = out.len();
     out.put_u32(0);
-    let mut writer = out.writer();
-    if let Err(error) = ciborium::into_writer(body, &mut writer) {
-        unreachable!("a value of our own types has no CBOR: {error}");
-    }
+    cbor::append(out, body);
     let got = out.len() - begin - HEAD_BYTES;
     match u32::try_from(got) {
         Ok(length) if got <= FRAME_BYTES_MAX => {
