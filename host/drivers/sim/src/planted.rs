@@ -160,7 +160,7 @@ pub const BUGS: [Bug; 22] = [
     bug("unconfirmed-read", &[Law::ReadYourWrites, Law::Linearizable], 6),
     bug("swapped-apply", &[Law::StateDigest, Law::Conservation], 3),
     bug("clock-in-apply", &[Law::StateDigest], 1),
-    bug("lost-requeue", &[Law::Liveness], 1),
+    bug("lost-requeue", &[Law::Liveness, Law::Adoption], 1),
     bug("ignored-fence", &[Law::Fencing], 1),
     bug("reused-token", &[Law::Fencing], 1),
     bug("forgotten-cancel", &[Law::ReadYourWrites], 1),
