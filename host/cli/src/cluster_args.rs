@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Subcommand};
-use quorate_types::{GroupId, NodeId};
+use quorate_types::{Era, GroupId, NodeId};
 
 /// What can be done with the cluster.
 #[derive(Debug, Subcommand)]
@@ -21,6 +21,19 @@ Examples:
   quorate cluster backup tuesday.backup --without-blobs
   quorate storage verify tuesday.backup")]
     Backup(BackupArgs),
+    /// Lay out the data directory of a node of a new cluster from a backup. Asks no cluster.
+    #[command(after_help = "\
+Examples, on each voter of the new cluster:
+  quorate cluster restore tuesday.backup -f node-1.toml
+  quorate cluster restore tuesday.backup -f node-2.toml --era 1:5f…")]
+    Restore(RestoreArgs),
+    /// Go on from one survivor, alone, after a quorum is lost for good. What the others had and it
+    /// has not is lost. Without --accept-loss it only says how the survivor stands. Asks no cluster.
+    #[command(after_help = "\
+Examples, on the stopped survivors:
+  quorate cluster recover -f node-1.toml
+  quorate cluster recover -f node-1.toml --accept-loss")]
+    Recover(RecoverArgs),
     /// List, add, remove and replace members.
     #[command(subcommand)]
     Member(MemberVerb),
@@ -77,6 +90,31 @@ pub(crate) struct BackupArgs {
     /// Leave contents out: tasks and policies that refer to a blob keep its name only.
     #[arg(long)]
     pub(crate) without_blobs: bool,
+}
+
+/// What to restore, and where to.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// What `quorate cluster backup` wrote.
+    #[arg(value_name = "BACKUP")]
+    pub(crate) backup: PathBuf,
+    /// The node file; its members are the voters, its data directory is empty.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// The era that the first node's `restore` printed; drawn by default.
+    #[arg(long)]
+    pub(crate) era: Option<Era>,
+}
+
+/// From whom to go on.
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArgs {
+    /// The survivor's node file.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// What the lost nodes had and this one has not is lost, and they may never come back.
+    #[arg(long)]
+    pub(crate) accept_loss: bool,
 }
 
 /// A node that shall be a member.

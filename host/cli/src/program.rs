@@ -8,6 +8,7 @@ use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Cli, Command};
+use crate::cluster_args::ClusterVerb;
 use crate::exit::{Exit, ended, verdict};
 use crate::launch::Launch;
 use crate::output::{Output, remark};
@@ -53,6 +54,8 @@ fn run(cli: Cli, launch: &Launch) -> anyhow::Result<()> {
         Command::Demo(args) => demo::run(args, launch, output),
         Command::Sim(verb) => sim::run(verb, launch, output),
         Command::Storage(verb) => verbs::storage::run(verb, output),
+        Command::Cluster(ClusterVerb::Restore(args)) => verbs::anew::restore(args, output),
+        Command::Cluster(ClusterVerb::Recover(args)) => verbs::anew::recover(args, output),
         Command::Task(_)
         | Command::Call(_)
         | Command::Kv(_)

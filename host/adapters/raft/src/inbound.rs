@@ -114,7 +114,7 @@ impl<RT: AsyncRuntime, D: Disk> Inbound<RT, D> {
         Ok(())
     }
 
-    /// Takes no voter that the list of members does not name: entries from the first such on are
+    /// Takes no voter that the list of members has never named: entries from the first such on are
     /// cut off, and the last before them is given. The list may merely be behind, as it is in the
     /// entries before; so those are taken, and the sender comes again. `Err` where none is left:
     /// no answer is the answer that makes it wait.
@@ -122,7 +122,7 @@ impl<RT: AsyncRuntime, D: Disk> Inbound<RT, D> {
         let names_unadmitted = |entry: &Entry| match &entry.payload {
             EntryPayload::Membership(membership) => {
                 let mut voters = membership.voter_ids().map(NodeId);
-                voters.find(|voter| !self.allow_list.admits(*voter))
+                voters.find(|voter| !self.allow_list.has_admitted(*voter))
             }
             EntryPayload::Blank | EntryPayload::Normal(_) => None,
         };

@@ -53,5 +53,8 @@ pub use message::group_of;
 pub use observer::Observer;
 pub use propose::{ProposeError, Proposed, ReadError};
 pub use raft::{GroupStatus, Raft, RaftOptions, StartError};
-pub use read_back::{LogEntry, log_committed, log_entry, log_vote, vote_for_itself};
+pub use read_back::{
+    LogEntry, committed_mark, founding_membership, log_committed, log_entry, log_vote,
+    snapshot_voters, vote_for_itself,
+};
 pub use settings::{Compaction, LogSize, Profile, SNAPSHOT_BYTES_PER_S};

@@ -4,12 +4,13 @@
 //! a node that spoke from another's log would break the promises of both.
 //!
 //! The file is text, one `name value` a line in this order: `format`, `cluster`,
-//! `node`, `peer`, `directory` (32 hexadecimal digits) and `checksum`, the CRC-32
-//! of all lines above it. People may read it and must not edit it.
+//! `node`, `peer`, `directory` (32 hexadecimal digits), `era` where it is not the
+//! first (`-` until a node that joins has learned it) and `checksum`, the CRC-32 of
+//! all lines above it. People may read it and must not edit it.
 
 use std::fmt;
 
-use quorate_types::{Disk, DiskFile, NodeId};
+use quorate_types::{Disk, DiskFile, Era, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::disk_error::{DiskError, failed};
@@ -57,6 +58,8 @@ pub struct Identity {
     pub peer: String,
     /// The directory itself.
     pub directory: DirectoryId,
+    /// Which life of the cluster it is a part of; none before a node that joins has learned it.
+    pub era: Option<Era>,
 }
 
 /// Why a directory cannot be used by this node. Nothing was written to it.
@@ -155,6 +158,25 @@ impl DataDir {
         parse(&bytes).map(Some)
     }
 
+    /// The cluster that this node joins is in this era; durable when this returns. An era is
+    /// learned once.
+    pub async fn learn_era<D: Disk>(disk: &D, era: Era) -> Result<(), DataDirError> {
+        let Some(found) = Self::read(disk).await? else {
+            return Err(DataDirError::Damaged { reason: "it is gone" });
+        };
+        match found.era {
+            Some(known) if known == era => Ok(()),
+            Some(known) => {
+                let (found, wanted) = (known.to_string(), era.to_string());
+                Err(DataDirError::Foreign { what: "era", found, wanted })
+            }
+            None => {
+                let text = write(&Identity { era: Some(era), ..found });
+                Ok(write_whole(disk, TEMPORARY, ("", FILE), [text.into()]).await?)
+            }
+        }
+    }
+
     /// As it lies in the directory.
     pub fn identity(&self) -> &Identity {
         &self.identity
@@ -180,9 +202,14 @@ fn same(found: &Identity, wanted: &Identity) -> Result<(), DataDirError> {
 }
 
 fn write(identity: &Identity) -> String {
-    let Identity { cluster, node, peer, directory } = identity;
+    let Identity { cluster, node, peer, directory, era } = identity;
+    let era = match era {
+        Some(Era::FIRST) => String::new(),
+        Some(era) => format!("era {era}\n"),
+        None => "era -\n".to_owned(),
+    };
     let lines = format!(
-        "format {FORMAT}\ncluster {cluster}\nnode {node}\npeer {peer}\ndirectory {directory}\n"
+        "format {FORMAT}\ncluster {cluster}\nnode {node}\npeer {peer}\ndirectory {directory}\n{era}"
     );
     with_checksum(lines)
 }
@@ -205,7 +232,12 @@ fn parse(bytes: &[u8]) -> Result<Identity, DataDirError> {
     let node = value("node")?.parse().map_err(|_source| bad("its node is not a number"))?;
     let directory = directory_id(&value("directory")?);
     let directory = directory.ok_or_else(|| bad("its directory id is not 32 digits"))?;
-    Ok(Identity { cluster: value("cluster")?, node, peer: value("peer")?, directory })
+    let era = match lines.lines().find_map(|line| line.strip_prefix("era ")) {
+        None => Some(Era::FIRST),
+        Some("-") => None,
+        Some(era) => Some(era.parse().map_err(|_source| bad("its era is none"))?),
+    };
+    Ok(Identity { cluster: value("cluster")?, node, peer: value("peer")?, directory, era })
 }
 
 pub(crate) fn directory_id(text: &str) -> Option<DirectoryId> {
@@ -228,6 +260,7 @@ mod tests {
             node: NodeId(3),
             peer: "12D3KooWabc".to_owned(),
             directory: DirectoryId([0xab; 16]),
+            era: Some(Era::FIRST),
         }
     }
 
@@ -249,6 +282,29 @@ mod tests {
         let drawn_anew = Identity { directory: DirectoryId([1; 16]), ..identity() };
         let found = open(&disk, drawn_anew).expect("its own directory");
         assert_eq!((found.created(), found.identity()), (false, &identity()));
+    }
+
+    #[test]
+    fn an_era_is_learned_once_and_kept() {
+        let disk = MemoryDisk::new();
+        let era = Era::FIRST.next(7);
+        let block = |learn| SimRuntime::with_seed(1).block_on(learn);
+        open(&disk, Identity { era: None, ..identity() }).expect("an empty directory");
+        let read = |disk: &MemoryDisk| {
+            let found = SimRuntime::with_seed(1).block_on(DataDir::read(disk)).expect("sound");
+            found.expect("there").era
+        };
+        assert_eq!(read(&disk), None);
+        block(DataDir::learn_era(&disk, era)).expect("learned");
+        let disk = disk.crash();
+        assert_eq!(read(&disk), Some(era));
+        block(DataDir::learn_era(&disk, era)).expect("again");
+        let other = SimRuntime::with_seed(1).block_on(DataDir::learn_era(&disk, era.next(1)));
+        assert!(matches!(other, Err(DataDirError::Foreign { what: "era", .. })), "{other:?}");
+        let before = MemoryDisk::new();
+        open(&before, identity()).expect("an empty directory");
+        let text = String::from_utf8(before.bytes(FILE).expect("written")).expect("text");
+        assert!(!text.contains("era"), "directories of before there were eras read the same");
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub enum Verdict {
     Behind,
     /// Another process has the same life of the directory: one of them is a copy.
     Elsewhere,
+    /// It is of an earlier life of the cluster: what it promised and holds is no part of this one.
+    OtherEra,
 }
 
 /// The voters' directories.
@@ -77,6 +79,11 @@ pub struct Directories<D> {
 }
 
 impl<D: Disk> Directories<D> {
+    /// The disk that they lie on.
+    pub fn disk(&self) -> &D {
+        &self.disk
+    }
+
     /// Reads what is remembered; nothing in a new directory.
     pub async fn open(disk: D) -> Result<Self, DirectoriesError> {
         let known = match open_if_there(&disk, FILE).await? {

@@ -21,6 +21,9 @@ impl Session<'_> {
                 self.output.many(&whole, &whole.nodes, |nodes| groups(nodes, &silent))?;
                 judge(&whole.nodes)
             }
+            ClusterVerb::Restore(_) | ClusterVerb::Recover(_) => {
+                unreachable!("the program runs these itself")
+            }
             ClusterVerb::Backup(args) => self.backup(args).await,
             ClusterVerb::Member(verb) => self.member(verb).await,
             ClusterVerb::Voters(verb) => self.voters(verb).await,

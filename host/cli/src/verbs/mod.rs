@@ -1,6 +1,7 @@
 //! The verbs that ask a running cluster.
 
 mod agent;
+pub(crate) mod anew;
 mod backup;
 mod call;
 mod cluster;

@@ -85,16 +85,20 @@ fn tell(output: Output, checks: &[Check], place: &Path, next: String) -> anyhow:
     Err(ended(Exit::CheckFailed, what, next))
 }
 
-/// A backup that cannot be read as one.
-pub(super) fn unread(error: BackupError, file: &Path) -> anyhow::Error {
-    let (exit, next) = match &error {
+/// How a backup that cannot be read as one ends, and what to try.
+pub(super) fn of_backup(error: &BackupError) -> (Exit, &'static str) {
+    match error {
         BackupError::Io(_) => (Exit::NotFound, "name a file that can be read"),
         BackupError::Strange => (Exit::Usage, "name what `quorate cluster backup FILE` wrote"),
         BackupError::Format { .. } => (Exit::Conflict, "quorate --version"),
         BackupError::Cut { .. } | BackupError::Damaged { .. } => {
             (Exit::CheckFailed, "take another: quorate cluster backup FILE")
         }
-    };
+    }
+}
+
+fn unread(error: BackupError, file: &Path) -> anyhow::Error {
+    let (exit, next) = of_backup(&error);
     let what = format!("{:#}", anyhow::Error::from(error).context(format!("{}", file.display())));
     ended(exit, what, next)
 }

@@ -11,7 +11,7 @@ use quorate_types::{AgentSpec, Payload, Refusal, TaskSpec};
 pub(crate) const FEATURE_LEVEL_FIRST: u32 = 1;
 
 /// The highest feature level of this program.
-pub(crate) const FEATURE_LEVEL_KNOWN: u32 = 1;
+pub const FEATURE_LEVEL_KNOWN: u32 = 1;
 
 /// Slots that can hold a policy.
 pub(crate) const SLOTS_MAX: usize = 64;

@@ -22,6 +22,7 @@ mod kv;
 mod ledger;
 mod outcome;
 mod query;
+mod rebirth;
 mod record;
 mod roster;
 mod set_hash;
@@ -33,13 +34,14 @@ mod views;
 #[cfg(test)]
 mod tests;
 
-pub use bounds::{check_agent, check_payload, check_task};
+pub use bounds::{FEATURE_LEVEL_KNOWN, check_agent, check_payload, check_task};
 pub use command::{
     Activate, AgentAdoption, Assignment, Command, NodeDown, NodeUp, PolicyAdoption, RetireAgent,
     ShardCommand, Standing, SystemCommand,
 };
 pub use ledger::{Ledger, SLOT_BALANCER};
 pub use outcome::{Applied, ApplyError, Outcome, RestoreError, Unassigned};
+pub use rebirth::{LEAP, Rebirth};
 pub use roster::{Roster, RosterMember};
 pub use system::{Agent, Node, Policy, Retired};
 pub use views::Views;

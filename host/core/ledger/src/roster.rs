@@ -49,6 +49,14 @@ canonical!(RosterMember { id, name, peer, address });
 canonical!(Roster { members, last_id });
 
 impl Roster {
+    /// A list of these members, where ids up to `ids_given` were given before.
+    pub(crate) fn of(members: Vec<RosterMember>, ids_given: NodeId) -> Self {
+        let members: BTreeMap<_, _> =
+            members.into_iter().map(|member| (member.id, member)).collect();
+        let last_id = members.keys().copied().fold(ids_given, NodeId::max);
+        Self { members, last_id }
+    }
+
     /// Whether the log has a list; before it does, the cluster file's counts.
     pub const fn begun(&self) -> bool {
         self.last_id.0 > 0

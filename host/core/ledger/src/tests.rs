@@ -5,6 +5,7 @@ mod entries;
 mod fixture;
 mod histories;
 mod oracle;
+mod rebirth;
 mod registry;
 mod roster;
 mod time;

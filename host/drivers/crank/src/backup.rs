@@ -100,7 +100,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Backup<RT, D, W> {
     }
 
     async fn begin(&mut self) -> Result<Bytes, Refusal> {
-        let Some(origin) = self.handle.origin().cloned() else {
+        let Some(origin) = self.handle.origin() else {
             return Err(Refusal::Unavailable("this node is starting".to_owned()));
         };
         let layout = self.handle.layout();

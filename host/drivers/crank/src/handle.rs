@@ -33,6 +33,9 @@ const CALL_EVENTS_MAX: usize = 66;
 /// Writes figures on a page.
 pub type Figures = Box<dyn Fn(&mut Page) + Send + Sync>;
 
+/// Whose backups a node gives.
+pub type AskOrigin = Box<dyn Fn() -> Origin + Send + Sync>;
+
 /// Who waits at the door for the kernel's word.
 pub(crate) struct Waiting<RT: AsyncRuntime> {
     asks: BTreeMap<AskId, AnswerSender<RT>>,
@@ -106,7 +109,7 @@ pub struct Handle<RT: AsyncRuntime, D: Disk, W: Wire> {
     parts: Parts<RT, D, W>,
     waiting: Arc<Mutex<Waiting<RT>>>,
     more_figures: Arc<OnceLock<Figures>>,
-    origin: Arc<OnceLock<Origin>>,
+    origin: Arc<OnceLock<AskOrigin>>,
 }
 
 impl<RT: AsyncRuntime, D: Disk, W: Wire> Clone for Handle<RT, D, W> {
@@ -137,12 +140,12 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Handle<RT, D, W> {
     }
 
     /// Whose backups this node gives; before it is told, it gives none.
-    pub fn name_origin(&self, origin: Origin) {
+    pub fn name_origin(&self, origin: AskOrigin) {
         assert!(self.origin.set(origin).is_ok(), "a node has one origin");
     }
 
-    pub(crate) fn origin(&self) -> Option<&Origin> {
-        self.origin.get()
+    pub(crate) fn origin(&self) -> Option<Origin> {
+        self.origin.get().map(|ask| ask())
     }
 
     pub(crate) fn parts(&self) -> &Parts<RT, D, W> {

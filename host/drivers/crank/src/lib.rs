@@ -34,5 +34,5 @@ pub use crank::{Crank, Parts, WallClock};
 pub use events::EventLog;
 pub use groups::Groups;
 pub use guests::Guests;
-pub use handle::{Figures, Handle};
+pub use handle::{AskOrigin, Figures, Handle};
 pub use post::{Mailbox, Post};

@@ -18,12 +18,17 @@
 //!   hold it: so many that every quorum it ever stood in has one of them. With a
 //!   directory that was admitted before it waits for nobody, but frames of its log
 //!   go to and come from those alone who have accepted this life (`fence`).
+//! * So is a directory of an earlier *era*: the cluster was begun anew since, from a
+//!   backup or from a survivor, and what was promised before binds nobody now. A peer
+//!   of a later era is not answered, since it is this node that it will refuse. A node
+//!   that joins learns the era from the first that accepts it (`era`).
 //! * A refusal ends the process, at its start or later.
 //!
 //! What this cannot see: a copy that meets only peers which the original did not
 //! meet since the copy was made. Two of three nodes would have to be replaced or
 //! cut off for that.
 
+mod era;
 mod fence;
 #[cfg(test)]
 mod tests;
@@ -35,12 +40,12 @@ use std::time::Duration;
 
 use quorate_storage::{Directories, DirectoryId, DiskError, Life, Verdict};
 use quorate_types::quorum::majority;
-use quorate_types::{Disk, Gone, Lane, NodeId, Wire};
+use quorate_types::{Disk, Era, Gone, Lane, NodeId, Wire};
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 pub(crate) use fence::{Fence, Porch};
-use word::Word;
+use word::{Said, Word};
 
 /// How often a peer that has not answered is told.
 const ASK_EVERY: Duration = Duration::from_millis(50);
@@ -110,6 +115,24 @@ pub enum AdmissionError {
         /// Who says so.
         witness: NodeId,
     },
+    /// The cluster has begun another life without it.
+    #[error(
+        "the data directory of node {node} is of era {own} of the cluster, which was begun anew as \
+         era {now} since, from a backup or from a survivor, as node {witness} says: what this node \
+         holds is no part of it any more. Copy `data_dir` aside if something in it may be missed, \
+         then empty it, add the node under a number that was never used, `quorate cluster member \
+         add NEW@ADDRESS --peer PEER`, and start it with `joins = true` under [node]"
+    )]
+    EarlierEra {
+        /// This node.
+        node: NodeId,
+        /// Who says so.
+        witness: NodeId,
+        /// That of its directory.
+        own: Era,
+        /// The witness's.
+        now: Era,
+    },
     /// That it was admitted could not be kept.
     #[error("that this node may vote could not be kept: {0}")]
     Disk(Arc<DiskError>),
@@ -136,6 +159,8 @@ pub(crate) struct Presence {
     pub(crate) directory: DirectoryId,
     pub(crate) life: u64,
     pub(crate) boot: u64,
+    /// Its directory's; none where it joins and has learned none.
+    pub(crate) era: Option<Era>,
     /// Up to where its log is durable.
     pub(crate) position: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -168,6 +193,7 @@ struct Inner<D, W> {
     /// Peers that are connected.
     up: Table<BTreeSet<NodeId>>,
     spoken: Table<BTreeMap<NodeId, Spoken>>,
+    eras: Table<era::Eras>,
 }
 
 impl<D, W> Clone for Desk<D, W> {
@@ -182,6 +208,7 @@ fn lock<T>(table: &Table<T>) -> MutexGuard<'_, T> {
 
 impl<D: Disk, W: Wire> Desk<D, W> {
     pub(crate) fn new(own: Presence, directories: Directories<D>) -> Self {
+        let eras = Table::new(era::Eras::new(own.era));
         Self(Arc::new(Inner {
             own,
             directories: Mutex::new(directories),
@@ -190,6 +217,7 @@ impl<D: Disk, W: Wire> Desk<D, W> {
             refused: OnceLock::new(),
             up: Table::default(),
             spoken: Table::default(),
+            eras,
         }))
     }
 
@@ -271,9 +299,12 @@ impl<D: Disk, W: Wire> Desk<D, W> {
     }
 
     /// Takes a word; whether its sender has accepted this node just now.
-    async fn hear(&self, from: NodeId, word: Word) -> bool {
+    async fn hear(&self, from: NodeId, Said { era, word }: Said) -> bool {
         match word {
             Word::Here(claim) => {
+                if !self.meets(from, era, claim) {
+                    return false;
+                }
                 if let Some((verdict, known)) = self.0.judge(from, claim).await {
                     self.0.say(from, Word::Heard { boot: claim.boot, verdict, known });
                 }
@@ -282,10 +313,14 @@ impl<D: Disk, W: Wire> Desk<D, W> {
             // Meant for another process under the same key.
             Word::Heard { boot, .. } if boot != self.0.own.boot => false,
             Word::Heard { verdict: Verdict::Sound, .. } => {
-                if self.failure().is_some() {
+                if self.failure().is_some() || !self.learns(era).await {
                     return false;
                 }
                 self.0.accepted.send_if_modified(|accepted| accepted.insert(from))
+            }
+            Word::Heard { verdict: Verdict::OtherEra, .. } => {
+                self.is_outlived(from, era);
+                false
             }
             Word::Heard { verdict, known, .. } => {
                 self.0.refuse(from, verdict, known);
@@ -343,8 +378,8 @@ impl<D: Disk, W: Wire> Inner<D, W> {
 
     fn refuse(&self, witness: NodeId, verdict: Verdict, known: Life) {
         let (node, own) = (self.own.node, self.own.life());
-        let error = match verdict {
-            Verdict::Sound => return,
+        self.end(match verdict {
+            Verdict::Sound | Verdict::OtherEra => return,
             Verdict::OtherDirectory => {
                 let (known, own) = (known.directory, own.directory);
                 AdmissionError::VotedElsewhere { node, witness, known, own }
@@ -354,7 +389,11 @@ impl<D: Disk, W: Wire> Inner<D, W> {
                 AdmissionError::Behind { node, witness, known, own }
             }
             Verdict::Elsewhere => AdmissionError::Elsewhere { node, witness },
-        };
+        });
+    }
+
+    /// This process must not go on.
+    fn end(&self, error: AdmissionError) {
         if self.refused.set(error).is_ok() {
             // Whoever waits looks; and nothing of the log passes any more.
             self.accepted.send_modify(BTreeSet::clear);
@@ -363,7 +402,8 @@ impl<D: Disk, W: Wire> Inner<D, W> {
 
     fn say(&self, to: NodeId, word: Word) {
         if let Some(wire) = self.wire.get()
-            && let Err(error) = wire.send(to, Lane::Control, word.write())
+            && let Err(error) =
+                wire.send(to, Lane::Control, Said { era: lock(&self.eras).own(), word }.write())
         {
             tracing::trace!(%to, %error, "a word about directories was not taken");
         }

@@ -6,7 +6,7 @@ use quorate_storage::{
     Blobs, DataDir, Directories, DirectoryId, Identity, Log, LogOptions, Snapshots, begin_life,
 };
 use quorate_transport::TransportOptions;
-use quorate_types::{Faults, NodeId};
+use quorate_types::{Era, Faults, NodeId};
 
 use crate::config::NodeConfig;
 use crate::disk::FileDisk;
@@ -18,6 +18,8 @@ use crate::secrets::entropy;
 pub(crate) struct Kept {
     /// The directory's own id.
     pub(crate) directory: DirectoryId,
+    /// Which life of the cluster it is a part of, if that is known.
+    pub(crate) era: Option<Era>,
     /// Which of its lives this is.
     pub(crate) life: u64,
     pub(crate) disk: FileDisk,
@@ -40,6 +42,8 @@ impl Kept {
             node: config.id(),
             peer: quorate_transport::peer_id_of(key),
             directory: DirectoryId(entropy()),
+            // One that joins is told.
+            era: (!config.node.joins).then_some(Era::FIRST),
         };
         let transport = transport_options(config, *key);
         Self::open_as(config, transport, identity, faults)
@@ -55,7 +59,7 @@ impl Kept {
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let disk = FileDisk::open(&config.node.data_dir)?;
         let data_dir = DataDir::open_or_create(&disk, identity).await?;
-        let directory = data_dir.identity().directory;
+        let &Identity { directory, era, .. } = data_dir.identity();
         let directories = Directories::open(disk.clone()).await?;
         let life = begin_life(&disk).await?;
         let options = LogOptions::new(directory);
@@ -72,6 +76,7 @@ impl Kept {
         };
         tracing::info!(
             %directory,
+            era = era.map(|era| era.to_string()),
             life,
             created = data_dir.created(),
             closed_in_order = recovered.sealed,
@@ -79,6 +84,6 @@ impl Kept {
             "data directory opened"
         );
         let blobs = Blobs::open(disk.clone()).await?;
-        Ok(Self { directory, life, disk, directories, log, snapshots, blobs })
+        Ok(Self { directory, era, life, disk, directories, log, snapshots, blobs })
     }
 }

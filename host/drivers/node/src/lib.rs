@@ -1,6 +1,7 @@
 //! A real node: tokio for a runtime, files for a disk, libp2p for a wire, wasmtime
 //! for its guests. Everything that decides is elsewhere; this room only supplies.
 //!
+//! * [`anew`]: a data directory in which another era of the cluster begins.
 //! * [`config`]: the node file.
 //! * `admission`: whether this node may vote from its data directory.
 //! * `disk`: the `Disk` seam over files.
@@ -15,6 +16,7 @@
 
 mod admission;
 mod agents;
+pub mod anew;
 pub mod config;
 mod disk;
 mod figures;

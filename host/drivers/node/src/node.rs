@@ -11,7 +11,7 @@ use quorate_kernel::{Kernel, KernelConfig, LEASE_TERM, LocalAgent, MemberInfo};
 use quorate_raft::{AllowList, Raft, RaftOptions};
 use quorate_storage::Log;
 use quorate_transport::{PeerAddress, Transport, TransportOptions};
-use quorate_types::{Digest, Door, Era, Faults, NodeId, Time};
+use quorate_types::{Digest, Door, Faults, NodeId, Time};
 use quorate_wasm::{
     AgentHost, AgentLimits, CompileCache, Grants, PolicyHost, PolicyLimits, builtin,
 };
@@ -114,7 +114,7 @@ impl Node {
     pub async fn start(config: &NodeConfig, faults: &Faults) -> Result<Self, StartError> {
         let key = read_key(&config.node.key_file)?;
         let dir = &config.node.data_dir;
-        let Kept { directory, life, disk, directories, log, snapshots, blobs } =
+        let Kept { directory, era, life, disk, directories, log, snapshots, blobs } =
             Kept::open(config, &key, faults).await?;
         let environment = Environment::default();
         let threads = GuestThreads::start()?;
@@ -129,6 +129,7 @@ impl Node {
             directory,
             life,
             boot: u64::from_le_bytes(entropy()),
+            era,
             position: Box::new(move || ends.counts().position),
         };
         let desk = Desk::new(presence, directories);
@@ -136,7 +137,8 @@ impl Node {
         let inside = Counter { pharmacy: pharmacy.clone(), inside: post.clone() };
         let porch = Porch { desk: desk.clone(), inside };
         let transport = transport_options(config, key);
-        let contacts = Contacts::new(config.id(), transport.peers.clone());
+        let formers = crate::anew::formers(dir);
+        let contacts = Contacts::new(config.id(), transport.peers.clone(), formers);
         let usher = Usher { contacts: contacts.clone(), inside: porch };
         let transport = Transport::start(transport, usher).map_err(StartError::Transport)?;
         desk.open(transport.clone());
@@ -193,8 +195,12 @@ impl Node {
             policies,
             agents,
         };
-        let (cluster, era) = (config.cluster.id.clone(), Era::FIRST);
-        handle.name_origin(Origin { cluster, era, node: config.id() });
+        let (cluster, node, known) = (config.cluster.id.clone(), config.id(), desk.clone());
+        handle.name_origin(Box::new(move || Origin {
+            cluster: cluster.clone(),
+            era: known.era(),
+            node,
+        }));
         handle.add_figures(Box::new(move |page| rooms.write(page)));
         let agents_door: Arc<dyn Door> = Arc::new(handle.clone());
         environment.open(&agents_door);

@@ -3,7 +3,9 @@
 //! The node file only begins it. Once the log has a list of members, that list is
 //! handed to the wire each time it changes. A node that joins a running cluster knows
 //! a member or two from its file, and whoever leads may be none of them; so it asks
-//! those it knows for the list until its own log has one. Words are short frames on
+//! those it knows for the list until its own log has one. Those who belonged to the
+//! cluster before it was begun anew may connect too, and are told so by admission; they
+//! get nothing else. Words are short frames on
 //! the lane `Control` with a head of their own, like those about directories.
 
 use std::collections::BTreeMap;
@@ -36,6 +38,8 @@ struct Inner {
     node: NodeId,
     /// As the node file has them.
     file: BTreeMap<NodeId, PeerAddress>,
+    /// Members of the era before.
+    formers: BTreeMap<NodeId, PeerAddress>,
     seen: Mutex<Arc<Roster>>,
     wire: OnceLock<Transport>,
     /// Told how many members there are.
@@ -43,9 +47,13 @@ struct Inner {
 }
 
 impl Contacts {
-    pub(crate) fn new(node: NodeId, file: BTreeMap<NodeId, PeerAddress>) -> Self {
+    pub(crate) fn new(
+        node: NodeId,
+        file: BTreeMap<NodeId, PeerAddress>,
+        formers: BTreeMap<NodeId, PeerAddress>,
+    ) -> Self {
         let (seen, wire, count) = (Mutex::default(), OnceLock::new(), OnceLock::new());
-        Self(Arc::new(Inner { node, file, seen, wire, count }))
+        Self(Arc::new(Inner { node, file, formers, seen, wire, count }))
     }
 
     /// The wire is there.
@@ -103,6 +111,12 @@ impl Contacts {
                     peers.insert(member.id, peer);
                 }
                 Err(error) => tracing::warn!(node = %member.id, %error, "cannot be dialled"),
+            }
+        }
+        for (node, former) in &self.0.formers {
+            let is_back = peers.values().any(|peer| peer.peer_id == former.peer_id);
+            if !is_back {
+                peers.entry(*node).or_insert_with(|| former.clone());
             }
         }
         if let Some(wire) = self.0.wire.get() {

@@ -21,6 +21,7 @@ use quorate_types::{GroupId, Index, NodeId, Term};
 use serde::Serialize;
 
 use crate::disk::{FileDisk, FileDiskError};
+pub(crate) use backed_up::read_group;
 pub use backed_up::{BackedUp, look_at_backup};
 pub use check::{Check, verify};
 

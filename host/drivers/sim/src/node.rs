@@ -165,8 +165,13 @@ impl Birth {
         let (id, disk, over) = (self.id, self.disk.clone(), Arc::clone(&self.over));
         let byte = u8::try_from(id.0).map_err(|error| error.to_string())?;
         let directory = DirectoryId([byte; 16]);
-        let identity =
-            Identity { cluster: "sim".to_owned(), node: id, peer: format!("peer-{id}"), directory };
+        let identity = Identity {
+            cluster: "sim".to_owned(),
+            node: id,
+            peer: format!("peer-{id}"),
+            directory,
+            era: Some(quorate_types::Era::FIRST),
+        };
         DataDir::open_or_create(&disk, identity).await.map_err(|error| told(&error))?;
         let options = LogOptions { directory, segment_bytes: SEGMENT_BYTES };
         let (log, _recovered) =

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use imbl::OrdSet;
 
-use quorate_types::Refusal;
-use quorate_types::kv::{Done, LeaseId, LeaseInfo};
+use quorate_types::kv::{Done, LeaseId, LeaseInfo, Revision};
+use quorate_types::{Refusal, Token};
 
 use super::{Attached, Kv, Lease, Turn, full};
+use crate::rebirth::LEAP;
 use crate::set_hash::Mark;
+use crate::shard::Moment;
 
 impl Kv {
     pub(super) fn grant(
@@ -87,6 +89,19 @@ impl Kv {
             return Err(full(&format!("lease {id}"), self.bounds.attached_max));
         }
         Ok(())
+    }
+
+    /// Another era of the cluster: nobody holds a lease, and no number that was given comes again.
+    pub(crate) fn reborn(&mut self, at: Moment) {
+        let mut turn = Turn { now: at.now, index: at.index, next: 0 };
+        self.counters.leases += LEAP;
+        self.counters.token = Token(self.counters.token.0 + LEAP);
+        let held: Vec<LeaseId> = self.leases.keys().copied().collect();
+        for lease in held {
+            self.end_lease(&mut turn, lease);
+        }
+        assert!(self.attached.is_empty(), "nothing hangs on a lease where there is none");
+        self.forget_changes(Revision::end_of(at.index));
     }
 
     pub(super) fn describe(&self, lease: &Lease) -> LeaseInfo {

@@ -141,6 +141,14 @@ impl Window {
 }
 
 impl Kv {
+    /// Keeps no change any more: whoever watches from before this revision lists again.
+    pub(super) fn forget_changes(&mut self, upto: Revision) {
+        for noted in std::mem::take(&mut self.window).changes.values() {
+            self.sum.remove(noted.mark);
+        }
+        self.counters.forgotten = upto;
+    }
+
     /// Notes a change, and forgets the oldest beyond the bounds.
     pub(super) fn tell(&mut self, namespace: &Arc<str>, revision: Revision, told: Told) {
         let mark = Mark::of("kv-change", &Of(revision, namespace, &told));

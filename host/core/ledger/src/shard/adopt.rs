@@ -7,6 +7,7 @@ use super::{Adopted, AdoptedPolicy, Moment, Shard};
 use crate::bounds::clip;
 use crate::command::{AgentAdoption, PolicyAdoption, Standing};
 use crate::outcome::Outcome;
+use crate::rebirth::LEAP;
 use crate::set_hash::Mark;
 
 impl Shard {
@@ -103,6 +104,20 @@ impl Shard {
             .filter(|(_id, lease)| covered != Some(lease.incarnation))
             .map(|(id, lease)| (id, lease.token))
             .collect()
+    }
+
+    /// The leases that are held here.
+    pub(crate) fn held_leases(&self) -> Vec<(TaskId, Token)> {
+        let held = self.places.leases.values().flatten();
+        held.filter_map(|id| Some((*id, self.task(*id)?.lease()?.token))).collect()
+    }
+
+    /// Every recorded life has ended, and later ones are numbered behind a leap.
+    pub(crate) fn retire_recorded(&mut self) {
+        for adopted in self.agents.clone().values() {
+            let incarnation = Incarnation(adopted.incarnation.0 + LEAP);
+            self.store_agent(Adopted { incarnation, live: false, ..*adopted });
+        }
     }
 
     pub(super) fn adopt_policy(

@@ -168,7 +168,7 @@ impl Shard {
 
     /// Takes back a lease whose attempt is lost. Whether the task waits again, or none where the
     /// lease had ended already.
-    pub(super) fn lose(
+    pub(crate) fn lose(
         &mut self,
         at: Moment,
         id: TaskId,

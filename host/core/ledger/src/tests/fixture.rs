@@ -38,6 +38,11 @@ impl World {
         }
     }
 
+    /// The log goes on behind this place.
+    pub(super) fn leap(&mut self, index: Index) {
+        self.index = index;
+    }
+
     pub(super) fn wait(&mut self, span: Duration) -> &mut Self {
         self.now += span;
         self

@@ -1,13 +1,14 @@
 //! Where admission stands in the way of frames: a peer that has not accepted this
 //! life of the directory gets no frame of the log from here, and none of its comes
-//! in. So this node takes part in no quorum but with those who know it.
+//! in. So this node takes part in no quorum but with those who know it. From a peer of
+//! another era nothing comes in at all but its words about that.
 
 use quorate_types::{Disk, Gone, Inbox, Lane, NodeId, SendError, Wire, WireEvent};
 
 use bytes::Bytes;
 
 use super::Desk;
-use super::word::{WORD_BYTES_MAX, Word};
+use super::word::{Said, WORD_BYTES_MAX};
 
 /// Lanes on which votes are cast and entries promised.
 const fn is_fenced(lane: Lane) -> bool {
@@ -57,8 +58,8 @@ impl<I: Inbox, D: Disk, W: Wire> Inbox for Porch<I, D, W> {
             WireEvent::Frame { from, lane: Lane::Control, frame }
                 if frame.len() <= WORD_BYTES_MAX =>
             {
-                if let Some(word) = Word::read(frame) {
-                    if self.desk.hear(*from, word).await {
+                if let Some(said) = Said::read(frame) {
+                    if self.desk.hear(*from, said).await {
                         self.inside.deliver(WireEvent::PeerUp(*from)).await;
                     }
                     return;
@@ -76,6 +77,11 @@ impl<I: Inbox, D: Disk, W: Wire> Inbox for Porch<I, D, W> {
                     return;
                 }
             }
+        }
+        if let WireEvent::Frame { from, .. } = &event
+            && self.desk.is_of_other_era(*from)
+        {
+            return;
         }
         self.inside.deliver(event).await;
     }

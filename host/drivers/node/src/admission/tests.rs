@@ -9,6 +9,8 @@ use tokio::sync::mpsc;
 
 use super::*;
 
+mod eras;
+
 const FIRST: DirectoryId = DirectoryId([1; 16]);
 const SECOND: DirectoryId = DirectoryId([2; 16]);
 
@@ -16,7 +18,8 @@ fn presence(node: u64, directory: DirectoryId, life: u64, position: u64) -> Pres
     // Two processes never draw the same number.
     let boot = BOOTS.fetch_add(1, Ordering::Relaxed);
     let position = Box::new(move || position);
-    Presence { node: NodeId(node), directory, life, boot, position }
+    let era = Some(Era::FIRST);
+    Presence { node: NodeId(node), directory, life, boot, era, position }
 }
 
 static BOOTS: AtomicU64 = AtomicU64::new(1);
