@@ -81,6 +81,8 @@ pub(crate) struct Ask {
     pub(crate) errand: Errand,
     pub(crate) deadline: Time,
     pub(crate) stage: Stage,
+    /// An earlier try was not answered, so that nobody knows whether it was done.
+    pub(crate) is_open: bool,
 }
 
 impl Ask {
@@ -145,6 +147,7 @@ impl Asks {
 
     fn set_stage(&mut self, id: u64, stage: Stage) {
         if let Some(ask) = self.table.get_mut(&id) {
+            ask.is_open |= matches!(ask.stage, Stage::Sent(..));
             ask.stage = stage;
             self.due.set(id, ask.due());
         }
@@ -197,7 +200,8 @@ impl Kernel {
         within: Duration,
     ) {
         let deadline = now.mono + within.min(WITHIN_MAX);
-        let ask = Ask { origin, target, errand, deadline, stage: Stage::Parked(now.mono) };
+        let stage = Stage::Parked(now.mono);
+        let ask = Ask { origin, target, errand, deadline, stage, is_open: false };
         let full = match origin {
             Origin::Door(_) | Origin::Peer(..) => self.asks.table.len() >= ASKS_MAX,
             Origin::Own(_) => false,
@@ -335,6 +339,10 @@ impl Kernel {
 
     /// Ends an ask: whoever waits is told.
     pub(crate) fn finish(&mut self, now: Now, id: u64, result: Result<Done, Setback>) {
+        if self.is_no_word(id, &result) {
+            self.asks.set_stage(id, Stage::Parked(now.mono + RETRY_AFTER));
+            return;
+        }
         let Some(ask) = self.asks.remove(id) else { return };
         self.forget_parts(id);
         match ask.origin {
@@ -347,6 +355,16 @@ impl Kernel {
             }
             Origin::Own(own) => self.own_finished(now, own, &ask, result),
         }
+    }
+
+    /// A refusal as busy says that nothing was done. Of what may have been done by an earlier try
+    /// that would be false; so it is tried again, until it is answered or its deadline says that
+    /// nobody knows.
+    fn is_no_word(&self, id: u64, result: &Result<Done, Setback>) -> bool {
+        let Some(ask) = self.asks.table.get(&id) else { return false };
+        let waits = matches!(ask.origin, Origin::Door(_) | Origin::Own(Own::Share(..)));
+        let busy = matches!(result, Err(Setback::Refused(Refusal::Busy { .. })));
+        busy && waits && ask.is_open
     }
 
     /// A proposal ended: one of an ask, or one of the leader's own.
@@ -415,7 +433,11 @@ impl Kernel {
             (LogSetback::NotLeader | LogSetback::Unknown, Origin::Peer(..)) => {
                 self.finish(now, id, Err(Setback::NotLeader(None)));
             }
-            (LogSetback::NotLeader | LogSetback::Unknown, Origin::Door(_) | Origin::Own(_)) => {
+            (LogSetback::NotLeader, Origin::Door(_) | Origin::Own(_)) => self.park(now, id),
+            (LogSetback::Unknown, Origin::Door(_) | Origin::Own(_)) => {
+                if let Some(ask) = self.asks.table.get_mut(&id) {
+                    ask.is_open = true;
+                }
                 self.park(now, id);
             }
         }

@@ -97,10 +97,10 @@ impl Knobs {
     pub(crate) fn draw(plan: &Plan, rng: &mut Rng) -> Self {
         let shards = plan.shards.unwrap_or_else(|| {
             // From a stream of its own: to fix them leaves everything else as it was.
-            match rng.clone().fork().below(8) {
-                0..6 => 1,
-                6 => 2,
-                _seven => 3,
+            match rng.clone().fork().below(16) {
+                0 | 1 => 2,
+                2 => 3,
+                _most => 1,
             }
         });
         let drawn = 1 + rng.below(6);

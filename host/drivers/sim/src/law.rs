@@ -30,6 +30,15 @@ pub enum Law {
     Fencing,
     /// Nothing is assigned under an older policy than the one adopted.
     PolicyEpoch,
+    /// What callers saw of keys is what one order of their acts would have shown.
+    Linearizable,
+    /// A lock has one holder a token, tokens only grow, and no lease ends before its time.
+    Lock,
+    /// A watch shows every change once, in order.
+    Watch,
+    /// A shard records what the system group decided, never an older word after a newer one, and
+    /// gives nothing to a life that it knows to be over.
+    Adoption,
     /// What is acknowledged has been applied, and is read from then on.
     ReadYourWrites,
     /// An attempt of a call runs at most once, and its reply is that of its body.
@@ -65,6 +74,10 @@ impl fmt::Display for Law {
             Self::Idempotency => "idempotency",
             Self::Fencing => "fencing",
             Self::PolicyEpoch => "policy epoch",
+            Self::Linearizable => "linearizability",
+            Self::Lock => "lock",
+            Self::Watch => "watch",
+            Self::Adoption => "adoption",
             Self::ReadYourWrites => "read your writes",
             Self::Call => "call",
             Self::Deadline => "deadline",

@@ -5,8 +5,8 @@
 //! A seed draws its own knobs and faults, so the same seed is the same run, to
 //! the bit: its trace hash says so. Judges look at every change of a disk, every
 //! frame and every applied entry; their module says who looks when. Owners submit,
-//! cancel, read and call, workers take leases from outside, operators swap the
-//! policy. At the end all is healed, and every acknowledged task must come to its
+//! cancel, read and call, workers take leases from outside, clients share keys,
+//! operators swap the policy. At the end all is healed, and every acknowledged task must come to its
 //! end and every acknowledged blob be there.
 //!
 //! * `disk`, `wire`, `guests`: what stands in for the world.
@@ -46,5 +46,5 @@ pub use planted::{BUGS, Bug, Found, UnknownFault, plant, planted};
 pub use quorate_raft::Profile;
 pub use run::{Outcome, replay, run_seed};
 pub use shrink::{Shrunk, shrink};
-pub use tally::Tally;
+pub use tally::{Tally, UNJUDGED};
 pub use traps::{LEADERLESS_MAX, Scene, Seen, Trap, play_trap};

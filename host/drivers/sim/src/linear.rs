@@ -111,6 +111,15 @@ pub struct Stuck {
 /// # Errors
 /// Where it cannot: how far an order goes.
 pub fn check<M: Model>(operations: &[Operation<M::Act>]) -> Result<(), Stuck> {
+    check_within::<M>(operations, u64::MAX).unwrap_or(Ok(()))
+}
+
+/// The same, in so many steps at most; none where they were not enough to say. What nobody knows
+/// the end of makes bad histories dear, as each subset of it must be tried.
+pub fn check_within<M: Model>(
+    operations: &[Operation<M::Act>],
+    steps_max: u64,
+) -> Option<Result<(), Stuck>> {
     let mut rng = Rng::new(0x11ea);
     let marks: Vec<u128> = operations
         .iter()
@@ -124,7 +133,12 @@ pub fn check<M: Model>(operations: &[Operation<M::Act>]) -> Result<(), Stuck> {
     let mut path: Vec<(usize, M::State)> = Vec::new();
     let mut stuck = Stuck { order: Vec::new(), on: 0 };
     let mut at = events.next[HEAD];
+    let mut steps = 0;
     while open > 0 {
+        steps += 1;
+        if steps > steps_max {
+            return None;
+        }
         let Event { operation, end } = events.all[at];
         if let Some(end) = end {
             let after = M::step(&state, &operations[operation].act);
@@ -147,7 +161,7 @@ pub fn check<M: Model>(operations: &[Operation<M::Act>]) -> Result<(), Stuck> {
             let order = path.iter().map(|(at, _)| events.all[*at].operation).collect();
             stuck = Stuck { order, on: operation };
         }
-        let Some((begin, before)) = path.pop() else { return Err(stuck) };
+        let Some((begin, before)) = path.pop() else { return Some(Err(stuck)) };
         let Event { operation, end } = events.all[begin];
         events.put_back(end.unwrap_or(HEAD));
         events.put_back(begin);
@@ -156,7 +170,7 @@ pub fn check<M: Model>(operations: &[Operation<M::Act>]) -> Result<(), Stuck> {
         state = before;
         at = events.next[begin];
     }
-    Ok(())
+    Some(Ok(()))
 }
 
 /// Checks objects that do not touch each other, each by itself.

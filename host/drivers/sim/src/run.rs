@@ -169,23 +169,28 @@ async fn play(seed: u64, plan: Plan, world: World) {
     let chosen = |number: &usize| plan.only.as_ref().is_none_or(|only| only.contains(number));
     let blows: Vec<_> =
         blows.into_iter().enumerate().filter(|(number, _)| chosen(number)).collect();
-    workload::begin(Front::new(world.clone(), doors), &mut rng, knobs.rate, span);
+    let front = Front::new(world.clone(), doors, span);
+    workload::begin(&front, &mut rng, knobs.rate);
     chaos.play(&blows, span).await;
     if !world.has_complaints() {
         chaos.heal();
-        settle(&world, &chaos).await;
+        settle(&world, &chaos, &front, &mut rng).await;
     }
     chaos.end();
     mesh.end();
 }
 
 /// Waits until all nodes have ended all acknowledged tasks and are of one state, then judges.
-async fn settle(world: &World, chaos: &Chaos) {
+async fn settle(world: &World, chaos: &Chaos, front: &Front, rng: &mut Rng) {
     let end = SimInstant::now() + SETTLE_WITHIN;
     // Owners who were not answered yet submit again; what they are told counts as well.
     SimRuntime::sleep(Duration::from_secs(5)).await;
     rest(world, chaos, end).await;
     read_all_groups(world, chaos).await;
+    workload::keys::read_all(front, rng).await;
+    workload::locks::take_all(front, rng).await;
+    SimRuntime::sleep(workload::watchers::CAUGHT_UP).await;
+    world.judge(world.know(|judges| judges.watches.end()));
     read_blobs(world, chaos).await;
     rest(world, chaos, end).await;
     for node in chaos.nodes().iter().filter(|node| !node.is_ruined()) {

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::ops::AddAssign;
 
+/// What is counted here was given up, so that there should be none.
+pub const UNJUDGED: &str = "histories unjudged";
+
 /// How often something was done and acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
@@ -28,11 +31,21 @@ pub struct Tally {
     pub reads: u64,
     /// Policies activated and adopted.
     pub swaps: u64,
+    /// Acts on keys whose outcome is known.
+    pub keys: u64,
+    /// And those of which nobody knows.
+    pub keys_unknown: u64,
+    /// Seats that somebody was told to hold.
+    pub seats: u64,
+    /// Changes that watchers were shown.
+    pub changes: u64,
+    /// Histories of keys that took too long to judge.
+    pub unjudged: u64,
 }
 
 impl Tally {
     /// The names and counts, in one order.
-    pub fn counts(&self) -> [(&'static str, u64); 11] {
+    pub fn counts(&self) -> [(&'static str, u64); 16] {
         let Self {
             acks,
             completed,
@@ -45,6 +58,11 @@ impl Tally {
             blobs,
             reads,
             swaps,
+            keys,
+            keys_unknown,
+            seats,
+            changes,
+            unjudged,
         } = *self;
         [
             ("acknowledgements", acks),
@@ -58,6 +76,11 @@ impl Tally {
             ("blobs", blobs),
             ("reads", reads),
             ("swaps", swaps),
+            ("acts on keys", keys),
+            ("acts without an outcome", keys_unknown),
+            ("seats held", seats),
+            ("changes shown", changes),
+            (UNJUDGED, unjudged),
         ]
     }
 }
@@ -75,6 +98,11 @@ impl AddAssign for Tally {
         self.blobs += other.blobs;
         self.reads += other.reads;
         self.swaps += other.swaps;
+        self.keys += other.keys;
+        self.keys_unknown += other.keys_unknown;
+        self.seats += other.seats;
+        self.changes += other.changes;
+        self.unjudged += other.unjudged;
     }
 }
 

@@ -151,7 +151,7 @@ async fn play(scene: Scene, world: World, found: Arc<Mutex<Duration>>) {
         SimRuntime::sleep(IDLE).await;
     }
     let acks = Arc::new(Mutex::new((elapsed(), Duration::ZERO)));
-    let front = Front::new(world.clone(), doors);
+    let front = Front::new(world.clone(), doors, HOLD);
     for node in chaos.nodes() {
         drop(SimRuntime::spawn(ask(front.clone(), node.id, Arc::clone(&acks))));
     }

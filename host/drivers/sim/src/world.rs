@@ -157,7 +157,7 @@ impl World {
         view: &Ledger,
     ) {
         let digest = view.digest();
-        self.hear(group, index, events);
+        self.hear(node, (group, index), events, view);
         self.in_court(group, |court, record| {
             record.note_in((node, group), "applied", (index.0, tell_apart(&digest)));
             court.applied(node, index, (view.index(), digest))
@@ -200,18 +200,31 @@ impl World {
     }
 
     /// What entries brought: the same from every node, so heard once, in the log's order.
-    fn hear(&self, group: GroupId, index: Index, events: &[EventKind]) {
+    fn hear(
+        &self,
+        node: NodeId,
+        (group, index): (GroupId, Index),
+        events: &[EventKind],
+        view: &Ledger,
+    ) {
         let mut state = locked(&self.0);
         let State { record, judges, courts, .. } = &mut *state;
-        if !courts.get_mut(&group).is_some_and(|court| court.is_news(index)) {
-            return;
+        let news = courts.get_mut(&group).and_then(|court| court.news(node, index));
+        let Some(mut commands) = news else { return };
+        let newest = commands.pop_if(|(at, _)| *at == index).map(|(_, command)| command);
+        for (at, command) in commands {
+            record.judge_of(group, judges.epochs.see(group, at, Some(&command), &[]));
+        }
+        record.judge_of(group, judges.epochs.see(group, index, newest.as_ref(), events));
+        // A state may be ahead of the entry that is told.
+        if view.index() <= index {
+            record.judge_of(group, judges.epochs.compare(group, view));
         }
         for event in events {
             record.trace.tell(elapsed(), || format!("g{group} {index}: {event:?}"));
             let verdict = judges.tasks.see(index, event, &mut record.tally);
             record.judge(verdict);
-            let verdict = judges.policies.see(group, index, event);
-            record.judge(verdict);
+            record.judge_of(group, judges.policies.see(group, index, event));
         }
     }
 

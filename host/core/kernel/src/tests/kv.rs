@@ -120,6 +120,34 @@ fn an_entry_that_was_lost_is_proposed_again_with_all_that_was_in_it() {
     assert!(is_there(&mut one, "app/a") && is_there(&mut one, "app/b"));
 }
 
+/// The log's setbacks to one proposal after the other, and what the asker has heard then.
+fn heard_after(setbacks: [LogSetback; 2]) -> (One, Option<Result<Reply, Refusal>>) {
+    let mut one = One::with_agents(&[]);
+    one.held = Some(Vec::new());
+    let id = ask_together(&mut one, vec![request(vec![put("app/a", "x", None)])])[0];
+    for (nth, setback) in setbacks.into_iter().enumerate() {
+        let held = one.held.as_ref().expect("held");
+        let Some(Effect::Propose(ticket, ..)) = held.get(nth) else { panic!("{held:?}") };
+        one.give(Input::Proposed(*ticket, Err(setback)));
+        one.pass(Duration::from_millis(5));
+    }
+    let heard = one.answer(id);
+    (one, heard)
+}
+
+#[test]
+fn what_may_have_been_done_is_never_refused_as_if_it_were_not() {
+    // The second try finds the log full; the first may be committed yet.
+    let (mut one, heard) = heard_after([LogSetback::Unknown, LogSetback::DiskFull]);
+    assert_eq!(heard, None);
+    one.pass(WITHIN);
+    let late = one.answer(AskId(1));
+    assert!(matches!(late, Some(Err(Refusal::Timeout(_) | Refusal::Unavailable(_)))), "{late:?}");
+    // Here the first is known not to be.
+    let (_, heard) = heard_after([LogSetback::NotLeader, LogSetback::Busy]);
+    assert!(matches!(heard, Some(Err(Refusal::Busy { .. }))), "{heard:?}");
+}
+
 #[test]
 fn a_lease_lives_by_its_signs_of_life_and_ends_without() {
     let mut one = One::with_agents(&[]);

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use quorate_ledger::Ledger;
+use quorate_ledger::{Command, Ledger};
+use quorate_raft::{LogEntry, log_entry};
+use quorate_storage::Record;
 use quorate_types::{Digest, GroupId, Index, NodeId, Term};
 
-use super::{Volume, committed, entries, leaders, states, terms};
+use super::{Book as _, Volume, committed, entries, leaders, states, terms};
 use crate::law::Verdict;
 use crate::world::SimLog;
 
@@ -65,11 +67,17 @@ impl Court {
         self.logs.remove(&node)
     }
 
-    /// Whether what the entry at `index` brought is heard for the first time.
-    pub(crate) fn is_news(&mut self, index: Index) -> bool {
-        let news = index > self.heard;
-        self.heard = self.heard.max(index);
-        news
+    /// The entries up to `index` that are heard of for the first time, as this node has them;
+    /// none where all were heard of. Of commands those alone that are about epochs.
+    pub(crate) fn news(&mut self, node: NodeId, index: Index) -> Option<Vec<(Index, Command)>> {
+        let from = self.heard;
+        if index <= from {
+            return None;
+        }
+        self.heard = index;
+        let log = self.logs.get(&node)?;
+        let fresh = log.read(Index(from.0 + 1)..Index(index.0 + 1)).into_iter();
+        Some(fresh.filter_map(|record| Some((record.index, about_epochs(record)?))).collect())
     }
 
     pub(crate) fn applied(
@@ -122,4 +130,17 @@ impl Court {
     pub(crate) fn take_logs(&mut self) -> Vec<Volume> {
         std::mem::take(&mut self.logs).into_values().collect()
     }
+}
+
+/// The command in a record, if it may give leases or adopt; most others are larger, and concern
+/// nobody here.
+fn about_epochs(record: Record) -> Option<Command> {
+    const ASSIGN: u16 = 102;
+    const ADOPT: [u16; 2] = [107, 108];
+    let Ok(LogEntry::Command(entry)) = log_entry(record.payload) else { return None };
+    let kind = entry.first_chunk().map(|kind| u16::from_be_bytes(*kind))?;
+    if kind != ASSIGN && !ADOPT.contains(&kind) {
+        return None;
+    }
+    Command::decode(&entry).ok().map(|(command, _at)| command)
 }

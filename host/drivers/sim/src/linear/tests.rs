@@ -163,3 +163,15 @@ fn a_long_history_takes_no_time_to_speak_of() {
         .collect();
     assert_eq!(check::<Register>(&operations), Ok(()));
 }
+
+#[test]
+fn a_history_that_takes_too_long_is_told_from_a_bad_one() {
+    let writes = (0..16).map(|value| Operation { begin: 1, end: None, act: Act::Write(value) });
+    let mut operations: Vec<_> = writes.collect();
+    operations.push(done(20, 21, Act::Read(99)));
+    assert_eq!(check_within::<Register>(&operations, 10_000), None);
+    operations.truncate(3);
+    operations.push(done(20, 21, Act::Read(99)));
+    let found = check_within::<Register>(&operations, 10_000);
+    assert_eq!(found.map(|found| found.map_err(|stuck| stuck.on)), Some(Err(3)));
+}

@@ -1,10 +1,13 @@
-//! Who asks the cluster for something: owners of tasks, callers, workers outside
-//! and an operator. Each goes to any door, and to another when that one is gone.
+//! Who asks the cluster for something: owners of tasks, callers, workers outside,
+//! clients of the store, contenders and watchers of its seats, and an operator. Each goes to any door, and to another when that one is gone.
 //! Whoever asks holds the door to its deadline.
 
 mod calls;
+pub(crate) mod keys;
+pub(crate) mod locks;
 mod swaps;
 mod tasks;
+pub(crate) mod watchers;
 mod workers;
 
 use std::time::Duration;
@@ -29,6 +32,12 @@ const SLACK_PART: u32 = 32;
 const BLOB_WITHIN: Duration = Duration::from_secs(30);
 /// Workers outside.
 const WORKERS: usize = 2;
+/// Clients of the store.
+const CLIENTS: u64 = 3;
+/// Contenders for seats.
+const CONTENDERS: usize = 2;
+/// Watchers of them: one a seat, and one of what each guards.
+const WATCHERS: u64 = 4;
 
 /// The cluster as those outside see it. Clones share it.
 #[derive(Clone)]
@@ -54,9 +63,9 @@ impl Entrance {
 }
 
 impl Front {
-    /// Requests begin for as long as `begin` says; what was begun is brought to its end.
-    pub(crate) fn new(world: World, doors: Doors) -> Self {
-        Self { world, doors, until: SimInstant::now() }
+    /// Requests begin for `span`; what was begun is brought to its end.
+    pub(crate) fn new(world: World, doors: Doors, span: Duration) -> Self {
+        Self { world, doors, until: SimInstant::now() + span }
     }
 
     /// The door of this node, while it is there.
@@ -147,12 +156,22 @@ fn with_slack(within_ms: u64) -> Duration {
     within + within / SLACK_PART + SLACK
 }
 
-/// Everybody begins, for `span`; `rate` requests a second among owners and callers.
-pub(crate) fn begin(mut front: Front, rng: &mut Rng, rate: u64, span: Duration) {
-    front.until = SimInstant::now() + span;
-    let front = &front;
+/// Everybody begins, until the front's requests are over; `rate` requests a second among owners
+/// and callers.
+pub(crate) fn begin(front: &Front, rng: &mut Rng, rate: u64) {
     drop(SimRuntime::spawn(arrive(front.clone(), rng.fork(), rate)));
     drop(SimRuntime::spawn(swaps::operate(front.clone(), rng.fork())));
+    // All clients together ask as often as owners and callers do.
+    let pause = Duration::from_micros(1_000_000 * CLIENTS / rate.max(1));
+    for number in 1..=CLIENTS {
+        drop(SimRuntime::spawn(keys::client(front.clone(), rng.fork(), number, pause)));
+    }
+    for _ in 0..CONTENDERS {
+        drop(SimRuntime::spawn(locks::contend(front.clone(), rng.fork())));
+    }
+    for number in 0..WATCHERS {
+        drop(SimRuntime::spawn(watchers::watch(front.clone(), rng.fork(), number)));
+    }
     for number in 0..WORKERS {
         let name = format!("outside-{number}");
         drop(SimRuntime::spawn(workers::work(front.clone(), rng.fork(), name)));
