@@ -175,20 +175,20 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> BlobExchange<RT, D, W> {
         if let Some(content) = self.here(digest).await? {
             return Ok(content);
         }
-        for peer in self.peers_for(digest) {
-            if let Some(content) = self.pull(peer, digest).await {
-                self.keep(digest, content.clone()).await?;
-                return Ok(content);
-            }
-        }
-        Err(Refusal::NotFound(format!("blob {digest}")))
+        let content = self.elsewhere(digest).await?;
+        self.keep(digest, content.clone()).await?;
+        Ok(content)
     }
 
     /// The same, and not kept where it was not.
     pub async fn read(&self, digest: Digest) -> Result<Bytes, Refusal> {
-        if let Some(content) = self.here(digest).await? {
-            return Ok(content);
+        match self.here(digest).await? {
+            Some(content) => Ok(content),
+            None => self.elsewhere(digest).await,
         }
+    }
+
+    async fn elsewhere(&self, digest: Digest) -> Result<Bytes, Refusal> {
         for peer in self.peers_for(digest) {
             if let Some(content) = self.pull(peer, digest).await {
                 return Ok(content);
