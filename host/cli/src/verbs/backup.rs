@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use quorate_node::storage::{BackedUp, look_at_backup};
+use quorate_node::sync_name;
 
 use super::Session;
 use crate::cluster_args::BackupArgs;
@@ -29,8 +30,7 @@ impl Session<'_> {
         // What was sent is read again from the disk, before it gets its name.
         let found = look_at_backup(&part.path)
             .with_context(|| format!("what came from {:?} is no whole backup", self.client))?;
-        let unsound = found.checks.iter().find(|check| !check.sound && found.missing.is_empty());
-        if let Some(check) = unsound {
+        if let Some(check) = found.unsound() {
             let what = format!("{} in the backup is not sound: {}", check.what, check.found);
             return Err(ended(Exit::CheckFailed, what, "quorate cluster status"));
         }
@@ -101,11 +101,7 @@ impl Part {
             .with_context(|| format!("cannot name the backup {}", file.display()))?;
         std::fs::remove_file(&self.path).with_context(|| self.failed("remove"))?;
         self.shown = true;
-        let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let folder = parent.unwrap_or_else(|| Path::new("."));
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .with_context(|| format!("cannot sync {}", folder.display()))
+        sync_name(file).with_context(|| format!("cannot sync the name of {}", file.display()))
     }
 }
 

@@ -247,10 +247,20 @@ fn make_root(root: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(DIR_MODE).create(root)?;
     // Each new folder's name lies in the one above it, the last of which was there before.
     for above in root.ancestors().skip(1).take(made + 1) {
-        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-        File::open(above)?.sync_all()?;
+        sync_folder(above)?;
     }
     Ok(())
+}
+
+/// Makes the names in a folder durable; an empty path is the working directory's.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    File::open(folder)?.sync_all()
+}
+
+/// Makes a file's or folder's own name durable, which lies in the folder above it.
+pub fn sync_name(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), sync_folder)
 }
 
 fn open_file(place: &Path, how: Open, read_only: bool) -> io::Result<File> {

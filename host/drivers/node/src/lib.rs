@@ -30,7 +30,7 @@ pub mod storage;
 
 pub use admission::AdmissionError;
 pub use config::{ConfigError, NodeConfig};
-pub use disk::{FileDisk, FileDiskError};
+pub use disk::{FileDisk, FileDiskError, sync_name};
 pub use node::{Node, StartError, builtin_balancers};
 pub use quorate_storage::BackupError;
 pub use secrets::{new_key, peer_id_of, read_token};

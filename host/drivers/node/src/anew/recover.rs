@@ -19,9 +19,9 @@ use quorate_types::{Era, Faults, GroupId, Index, NodeId};
 use serde::Serialize;
 
 use super::{Begun, FORMERS, Failure, LayOutError, Place, Plan, State};
-use super::{beside, clear, lay_out, members_of, new_mark, parent_of, sync_names};
+use super::{beside, clear, lay_out, members_of, new_mark};
 use crate::config::NodeConfig;
-use crate::disk::{FileDisk, FileDiskError};
+use crate::disk::{FileDisk, FileDiskError, sync_folder, sync_name};
 
 /// Why nothing was recovered. The data directory is as it was.
 #[derive(Debug, thiserror::Error)]
@@ -244,15 +244,15 @@ fn link_blobs(from: &Path, to: &Path) -> io::Result<()> {
             fs::File::open(&target)?.sync_all()?;
         }
     }
-    sync_names(to)
+    sync_folder(to)
 }
 
 /// The old directory goes aside and the new one takes its name; durable when this returns.
 fn put_in_place(anew: &Path, dir: &Path, aside: &Path) -> io::Result<()> {
-    sync_names(anew)?;
+    sync_folder(anew)?;
     fs::rename(dir, aside)?;
     fs::rename(anew, dir)?;
-    sync_names(parent_of(dir))
+    sync_name(dir)
 }
 
 /// Goes on where an earlier attempt was interrupted between the two names.
@@ -265,7 +265,7 @@ async fn finish(
     if dir.exists() || !anew.join(FORMERS).exists() {
         return Ok(None);
     }
-    let placed = fs::rename(anew, dir).and_then(|()| sync_names(parent_of(dir)));
+    let placed = fs::rename(anew, dir).and_then(|()| sync_name(dir));
     placed.map_err(|error| LayOutError::at(dir)(error.into()))?;
     let Survivor { node, cluster, era, groups, dir } = survey(config).await?;
     let groups = groups.into_iter().map(|group| group.place).collect();

@@ -10,10 +10,10 @@ use quorate_ledger::{FEATURE_LEVEL_KNOWN, RosterMember};
 use quorate_storage::{BackupError, BackupItem, BackupReader, Blobs, DataDir};
 use quorate_types::{Era, NodeId};
 
+use super::new_mark;
 use super::{Begun, LayOutError, Place, Plan, State, beside, clear, lay_out, members_of};
-use super::{new_mark, parent_of, sync_names};
 use crate::config::NodeConfig;
-use crate::disk::{FileDisk, FileDiskError};
+use crate::disk::{FileDisk, FileDiskError, sync_folder, sync_name};
 use crate::storage::{BackedUp, look_at_backup, read_group};
 
 /// Why nothing was restored. The data directory is as it was.
@@ -104,24 +104,14 @@ pub async fn restore(
     clear(&anew).map_err(|error| written(error.into()))?;
     let members = members_of(config);
     let (mut reader, head) = BackupReader::open(BufReader::new(open(file)?))?;
-    let mut states = Vec::new();
-    let mut blobs = Vec::new();
-    while let Some(item) = reader.next_item()? {
-        match item {
-            BackupItem::Group(group, body) => {
-                let ledger = read_group(config.layout(), &group, &body);
-                let what = format!("group {}", group.group);
-                let ledger = ledger.map_err(|found| RestoreError::Unsound { what, found })?;
-                let place = Place { group: group.group, last: group.index, term: group.term };
-                states.push(State { place, ledger });
-            }
-            BackupItem::Blob(digest, content) => blobs.push((digest, content)),
-            BackupItem::Absent(_) | BackupItem::End(_) => {}
-        }
-        // Groups come before blobs, of which one at a time is held.
-        if !blobs.is_empty() {
-            break;
-        }
+    let (mut states, mut next) = (Vec::new(), reader.next_item()?);
+    while let Some(BackupItem::Group(group, body)) = next {
+        let ledger = read_group(config.layout(), &group, &body);
+        let what = format!("group {}", group.group);
+        let ledger = ledger.map_err(|found| RestoreError::Unsound { what, found })?;
+        let place = Place { group: group.group, last: group.index, term: group.term };
+        states.push(State { place, ledger });
+        next = reader.next_item()?;
     }
     let formers = formers_of(&states, &members);
     let groups = states.iter().map(|state| state.place).collect();
@@ -129,15 +119,12 @@ pub async fn restore(
     let plan = Plan { config, era, members, ids_given: NodeId(0), reason, formers };
     let disk = lay_out(&anew, &plan, states).await?;
     let store = Blobs::open(disk.clone()).await.map_err(|error| written(error.into()))?;
-    loop {
-        for (digest, content) in blobs.drain(..) {
+    // What follows the groups is blobs, of which one at a time is held.
+    while let Some(item) = next {
+        if let BackupItem::Blob(digest, content) = item {
             store.put(digest, content).await.map_err(|error| written(error.into()))?;
         }
-        match reader.next_item()? {
-            Some(BackupItem::Blob(digest, content)) => blobs.push((digest, content)),
-            Some(BackupItem::Group(..) | BackupItem::Absent(_) | BackupItem::End(_)) => {}
-            None => break,
-        }
+        next = reader.next_item()?;
     }
     drop((store, disk));
     put_in_place(&anew, dir).map_err(|error| LayOutError::at(dir)(error.into()))?;
@@ -164,9 +151,7 @@ fn check(found: &BackedUp, config: &NodeConfig, era: Option<Era>) -> Result<Era,
         let (backup, file) = (head.shards, config.cluster.shards);
         return Err(RestoreError::Shards { backup, file });
     }
-    // Blobs that nobody had then are no worse missed now.
-    let unsound = found.checks.iter().find(|check| !check.sound && check.what != "blobs");
-    if let Some(check) = unsound {
+    if let Some(check) = found.unsound() {
         let (what, found) = (check.what.clone(), check.found.clone());
         return Err(RestoreError::Unsound { what, found });
     }
@@ -207,8 +192,8 @@ fn formers_of(states: &[State], members: &[RosterMember]) -> Vec<RosterMember> {
 
 /// The directory gets its name, durable when this returns.
 fn put_in_place(anew: &Path, dir: &Path) -> io::Result<()> {
-    sync_names(anew)?;
+    sync_folder(anew)?;
     // Takes the place of an empty directory, and of no other.
     fs::rename(anew, dir)?;
-    sync_names(parent_of(dir))
+    sync_name(dir)
 }

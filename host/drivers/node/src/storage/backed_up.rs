@@ -16,6 +16,9 @@ use serde::Serialize;
 
 use super::Check;
 
+/// What the check of blobs is called.
+const BLOBS: &str = "blobs";
+
 /// What was found in a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BackedUp {
@@ -35,9 +38,10 @@ pub struct BackedUp {
 }
 
 impl BackedUp {
-    /// Whether every check came out well.
-    pub fn is_sound(&self) -> bool {
-        self.checks.iter().all(|check| check.sound)
+    /// What keeps it from being restored: the first check that failed, unless it is only that no
+    /// node had some blob, which is missed no more in a cluster that was restored.
+    pub fn unsound(&self) -> Option<&Check> {
+        self.checks.iter().find(|check| !check.sound && check.what != BLOBS)
     }
 }
 
@@ -73,7 +77,7 @@ pub fn look_at_backup(file: &Path) -> Result<BackedUp, BackupError> {
         }
     }
     checks.push(Check::of("groups", complete(layout, &groups)));
-    checks.push(Check::of("blobs", blobs(&head, there, &wanted)));
+    checks.push(Check::of(BLOBS, blobs(&head, there, &wanted)));
     let missing = wanted.into_iter().collect();
     Ok(BackedUp { head, groups, blobs: there, missing, digest, checks })
 }
@@ -114,5 +118,34 @@ fn blobs(head: &BackupHead, there: u64, missing: &BTreeSet<Digest>) -> Result<St
             "{} that records refer to are missing, {first} first: no node had them",
             missing.len()
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_types::{Era, NodeId, Time};
+
+    use super::*;
+
+    fn found(checks: Vec<Check>) -> BackedUp {
+        let head = BackupHead {
+            cluster: "harbour".to_owned(),
+            era: Era::FIRST,
+            shards: 1,
+            feature_level: 1,
+            node: NodeId(1),
+            taken: Time(7),
+            blobs: true,
+        };
+        let (missing, digest) = (vec![Digest::of(b"lost")], Digest::default());
+        BackedUp { head, groups: Vec::new(), blobs: 0, missing, digest, checks }
+    }
+
+    #[test]
+    fn a_state_that_is_not_sound_is_told_also_where_a_blob_is_missing() {
+        let lost = || Check::of(BLOBS, Err::<String, _>("one is missing"));
+        assert_eq!(found(vec![lost()]).unsound(), None);
+        let state = || Check::of("group g0", Err::<String, _>("another digest"));
+        assert_eq!(found(vec![lost(), state()]).unsound(), Some(&state()));
     }
 }
