@@ -361,10 +361,11 @@ impl Kernel {
     /// that would be false; so it is tried again, until it is answered or its deadline says that
     /// nobody knows.
     fn is_no_word(&self, id: u64, result: &Result<Done, Setback>) -> bool {
+        if !matches!(result, Err(Setback::Refused(Refusal::Busy { .. }))) {
+            return false;
+        }
         let Some(ask) = self.asks.table.get(&id) else { return false };
-        let waits = matches!(ask.origin, Origin::Door(_) | Origin::Own(Own::Share(..)));
-        let busy = matches!(result, Err(Setback::Refused(Refusal::Busy { .. })));
-        busy && waits && ask.is_open
+        ask.is_open && matches!(ask.origin, Origin::Door(_) | Origin::Own(Own::Share(..)))
     }
 
     /// A proposal ended: one of an ask, or one of the leader's own.

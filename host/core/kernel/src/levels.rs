@@ -11,7 +11,7 @@ use std::time::Duration;
 use quorate_ledger::SystemCommand;
 use quorate_types::member::{MemberRequest, NewLevel};
 use quorate_types::view::NodeView;
-use quorate_types::{GroupId, NodeId, Refusal, Reply, Request};
+use quorate_types::{GroupId, NodeId, Refusal, Reply, Request, Time};
 
 use crate::asks::{Origin, Own, Target};
 use crate::frame::{Done, Errand, Setback};
@@ -30,7 +30,7 @@ pub(crate) enum Founding {
     #[default]
     Over,
     /// To be raised, from this time on.
-    Due(quorate_types::Time),
+    Due(Time),
     /// Asked for.
     Asked,
 }
@@ -38,7 +38,7 @@ pub(crate) enum Founding {
 impl Founding {
     /// The cluster has just begun.
     pub(crate) fn begin(&mut self) {
-        *self = Self::Due(quorate_types::Time::ZERO);
+        *self = Self::Due(Time::ZERO);
     }
 }
 
@@ -63,9 +63,8 @@ impl Kernel {
 
     /// The level that an ask would have, where it would have one.
     pub(crate) fn asked_level(&self, id: u64) -> Option<NewLevel> {
-        let Errand::Door(request) = &self.asks.table.get(&id)?.errand else { return None };
-        let Request::Membership(MemberRequest::Level(level)) = **request else { return None };
-        Some(level)
+        let MemberRequest::Level(level) = self.member_request(id)? else { return None };
+        Some(*level)
     }
 
     pub(crate) fn levels_gathered(

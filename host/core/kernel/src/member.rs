@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use quorate_ledger::{Outcome, Reservation, Roster, RosterMember, SystemCommand};
 use quorate_types::member::{MemberRequest, NewLeader, NewLevel, NewMember, NewVoters};
-use quorate_types::{GroupId, Index, NodeId, Refusal, Reply, Time};
+use quorate_types::{GroupId, Index, NodeId, Refusal, Reply, Request, Time};
 
-use crate::frame::{Done, Setback};
+use crate::frame::{self, Done, Setback};
 use crate::io::{Effect, GroupChange, GroupSetback, LogSetback, MemberInfo, Now, Ticket};
 use crate::kernel::Kernel;
 use crate::levels::Founding;
@@ -125,6 +125,13 @@ impl Kernel {
                 self.change_group_for(id, group, GroupChange::Lead(to));
             }
         }
+    }
+
+    /// What an ask would have of members, voters or levels, if that is what it asks for.
+    pub(crate) fn member_request(&self, id: u64) -> Option<&MemberRequest> {
+        let frame::Errand::Door(request) = &self.asks.table.get(&id)?.errand else { return None };
+        let Request::Membership(request) = &**request else { return None };
+        Some(request)
     }
 
     /// The group in which this node votes, or would if what was asked is done.

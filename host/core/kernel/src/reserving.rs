@@ -51,8 +51,7 @@ impl Kernel {
 
     /// What an ask wants of a group's voters.
     fn wanted(&self, id: u64) -> Option<NewVoters> {
-        let Errand::Door(request) = &self.asks.table.get(&id)?.errand else { return None };
-        let Request::Membership(MemberRequest::Voters(voters)) = &**request else { return None };
+        let MemberRequest::Voters(voters) = self.member_request(id)? else { return None };
         Some(voters.clone())
     }
 

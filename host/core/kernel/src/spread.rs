@@ -14,7 +14,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate_membership::Status;
 use quorate_types::{GroupId, NodeId, Time};
 
 use crate::io::{Effect, GroupChange, GroupSetback, Now, Ticket};
@@ -55,9 +54,9 @@ impl Spread {
     }
 
     /// A group is led by another; whether its former leader lives says why.
-    fn leads(&mut self, now: Now, group: GroupId, to: NodeId, lives: impl Fn(NodeId) -> bool) {
+    fn leads(&mut self, now: Now, group: GroupId, to: NodeId, lives: bool) {
         let from = self.led.insert(group, to).filter(|from| *from != to);
-        if let Some(from) = from.filter(|from| lives(*from)) {
+        if let Some(from) = from.filter(|_from| lives) {
             self.held.insert(group, (from, now.mono + HELD));
         }
     }
@@ -78,11 +77,7 @@ impl Kernel {
     pub(crate) fn leader_moved(&mut self, now: Now, group: GroupId) {
         self.spread.unsettle(now);
         let Some(to) = self.leader(group) else { return };
-        let (own, up, members) = (self.config.node, &self.up, &self.members);
-        let lives = |node: NodeId| {
-            let alive = members.status(node) == Some(Status::Alive);
-            node == own || (up.contains(&node) && alive)
-        };
+        let lives = self.spread.led.get(&group).is_some_and(|from| self.is_reachable(*from));
         self.spread.leads(now, group, to, lives);
     }
 
@@ -226,14 +221,14 @@ mod tests {
     fn what_left_a_leader_that_lived_is_held_until_that_one_goes() {
         let group = GroupId(1);
         let mut spread = Spread::default();
-        spread.leads(at(0), group, NodeId(1), |_node| true);
+        spread.leads(at(0), group, NodeId(1), true);
         assert!(spread.held.is_empty(), "its first leader moved nothing");
-        spread.leads(at(1), group, NodeId(2), |_node| false);
+        spread.leads(at(1), group, NodeId(2), false);
         assert!(spread.held.is_empty(), "its leader died");
-        spread.leads(at(2), group, NodeId(3), |_node| true);
+        spread.leads(at(2), group, NodeId(3), true);
         let until = at(2).mono + HELD;
         assert_eq!(spread.held.get(&group), Some(&(NodeId(2), until)), "it was put there");
-        spread.leads(at(3), group, NodeId(3), |_node| true);
+        spread.leads(at(3), group, NodeId(3), true);
         spread.let_go(NodeId(1));
         assert_eq!(spread.held.len(), 1);
         spread.let_go(NodeId(2));
