@@ -154,6 +154,11 @@ pub(crate) fn raw(bytes: &[u8]) -> anyhow::Result<()> {
     }
 }
 
+/// Several in one cell: `1,3,5`.
+pub(crate) fn listed(items: impl IntoIterator<Item = impl ToString>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(",")
+}
+
 /// A remark for people, on standard error.
 #[expect(clippy::print_stderr, reason = "the one place where remarks are printed")]
 pub(crate) fn remark(text: &str) {

@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use super::storage::of_backup;
 use crate::cluster_args::{RecoverArgs, RestoreArgs};
 use crate::exit::{Exit, ended};
-use crate::output::{Output, Table, remark};
+use crate::output::{Output, Table, listed, remark};
 
 fn runtime() -> anyhow::Result<Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -82,8 +82,7 @@ fn shown(begun: &Begun) -> Table {
     table.field("node", begun.node);
     table.field("cluster", &begun.cluster);
     table.field("era", begun.era);
-    let voters: Vec<String> = begun.voters.iter().map(ToString::to_string).collect();
-    table.field("voters", voters.join(","));
+    table.field("voters", listed(&begun.voters));
     for place in &begun.groups {
         let words = format!("from {} of term {}", place.last, place.term);
         table.field(&format!("group {}", place.group), words);
@@ -98,13 +97,12 @@ fn shown(begun: &Begun) -> Table {
 fn stands(survivor: &Survivor) -> Table {
     let mut table = Table::with_heads(&["GROUP", "LAST", "TERM", "COMMITTED", "VOTERS"]);
     for group in &survivor.groups {
-        let voters: Vec<String> = group.voters.iter().map(ToString::to_string).collect();
         table.row([
             group.place.group.to_string(),
             group.place.last.to_string(),
             group.place.term.to_string(),
             group.committed.to_string(),
-            voters.join(","),
+            listed(&group.voters),
         ]);
     }
     let Survivor { node, cluster, era, dir, .. } = survivor;

@@ -9,7 +9,7 @@ use quorate_types::{Digest, GroupId, Index, NodeId};
 use super::{Session, or_dash};
 use crate::cluster_args::{ClusterVerb, MemberVerb};
 use crate::exit::{Exit, ended};
-use crate::output::Table;
+use crate::output::{Table, listed};
 
 impl Session<'_> {
     pub(super) async fn cluster(&self, verb: &ClusterVerb) -> anyhow::Result<()> {
@@ -92,17 +92,17 @@ fn groups(nodes: &[NodeView], silent: &[(NodeId, String)]) -> Table {
     ]);
     for node in nodes {
         for group in &node.groups {
-            let listed = |nodes: &[NodeId]| match nodes {
+            let or_none = |nodes: &[NodeId]| match nodes {
                 [] => "-".to_owned(),
-                nodes => nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+                nodes => listed(nodes),
             };
             table.row([
                 node.node.to_string(),
                 group.group.to_string(),
                 or_dash(group.leader),
                 group.term.to_string(),
-                listed(&group.voters),
-                listed(&group.learners),
+                or_none(&group.voters),
+                or_none(&group.learners),
                 group.applied_index.to_string(),
                 group.state_digest.short(),
             ]);

@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::Session;
 use crate::cluster_args::{FeatureLevelVerb, LeaderVerb, NewMemberArgs, VotersVerb};
 use crate::exit::{Exit, ended};
-use crate::output::{Output, Table};
+use crate::output::{Output, Table, listed};
 
 #[derive(Serialize)]
 struct Member {
@@ -88,8 +88,7 @@ impl Session<'_> {
         for group in groups {
             self.client.set_voters(group, voters.clone()).await?;
             self.output.next(&Voters { group, voters: &voters }, |_| {
-                let voters: Vec<String> = voters.iter().map(ToString::to_string).collect();
-                format!("{group}: {} vote", voters.join(","))
+                format!("{group}: {} vote", listed(&voters))
             })?;
         }
         Ok(())
