@@ -18,7 +18,7 @@ use quorate_types::task::NAMESPACE_DEFAULT;
 use quorate_types::{Refusal, Reply, Request};
 
 use self::words::{NAMES, path, prefix, wire_of};
-use super::{Front, WITHIN_MS};
+use super::{Front, WITHIN_MS, number_in};
 use crate::checkers::keys::{Act, Answer, Ask, Cell, Cells, Is, KEYS, Seen, Told};
 use crate::law::Law;
 use crate::linear::Operation;
@@ -128,8 +128,7 @@ async fn found(front: &Front, rng: &mut Rng, read: KvRead) -> Option<KvFound> {
 /// A record's key and what it holds; noted for the judge of revisions.
 fn cell_of(front: &Front, segment: &str, record: &KvRecord) -> Option<(usize, Cell)> {
     let key = NAMES.iter().position(|name| *record.key == format!("{segment}/{name}"));
-    let value = std::str::from_utf8(&record.value.0).ok().and_then(|text| text.parse().ok());
-    let (Some(key), Some(value)) = (key, value) else { return misfit(front, record) };
+    let (Some(key), Some(value)) = (key, number_in(record)) else { return misfit(front, record) };
     front.world().ask(|judges| judges.keys.held(segment, key, record.modified, value));
     Some((key, Some((value, record.version))))
 }
@@ -386,7 +385,7 @@ impl Client {
         match (ask, done) {
             (Ask::Get(_), OpDone::Got(None)) => Some(Told::Got(None)),
             (Ask::Get(key), OpDone::Got(Some(record))) => {
-                let value = std::str::from_utf8(&record.value.0).ok()?.parse().ok()?;
+                let value = number_in(record)?;
                 held.push((key, record.modified, value));
                 Some(Told::Got(Some((value, record.version))))
             }

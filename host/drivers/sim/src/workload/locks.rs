@@ -7,14 +7,14 @@ use std::time::Duration;
 use openraft_rt::AsyncRuntime as _;
 use quorate_types::door::Consistency;
 use quorate_types::kv::{
-    Act, ClientId, Done, Expect, KvFound, KvRead, KvRecord, KvRequest, LeaseId, Nonce, Op, OpDone,
-    SeatAct, SeatKind, SeatStand, Value,
+    Act, ClientId, Done, Expect, KvFound, KvRead, KvRequest, LeaseId, Nonce, Op, OpDone, SeatAct,
+    SeatKind, SeatStand, Value,
 };
 use quorate_types::rng::Rng;
 use quorate_types::task::NAMESPACE_DEFAULT;
 use quorate_types::{Refusal, Reply, Request, Token};
 
-use super::Front;
+use super::{Front, number_in};
 use crate::law::Law;
 use crate::runtime::{SimRuntime, elapsed};
 
@@ -213,11 +213,7 @@ impl Contender {
         let answer = self.front.ask_any(&mut self.rng, "read guarded", read).await;
         let Some(Ok(Reply::KvFound(found, _))) = answer else { return true };
         let Some(Ok(KvFound::Get(record, _))) = found.into_iter().next() else { return true };
-        let token_of = |record: &KvRecord| {
-            let text = std::str::from_utf8(&record.value.0).ok()?;
-            text.parse().ok().map(Token)
-        };
-        if record.as_ref().and_then(token_of) > Some(token) {
+        if record.as_ref().and_then(number_in).map(Token) > Some(token) {
             return false;
         }
         let version = record.map_or(0, |record| record.version);

@@ -15,6 +15,7 @@ use std::time::Duration;
 use crate::runtime::{SimInstant, SimRuntime, freezes, spawn_at};
 use bytes::Bytes;
 use openraft_rt::{AsyncRuntime as _, Instant as _};
+use quorate_types::kv::KvRecord;
 use quorate_types::rng::Rng;
 use quorate_types::{Digest, Door as _, NodeId, Refusal, Reply, Request};
 
@@ -154,6 +155,11 @@ impl Front {
 fn with_slack(within_ms: u64) -> Duration {
     let within = Duration::from_millis(within_ms);
     within + within / SLACK_PART + SLACK
+}
+
+/// The number that a record holds, if it is one.
+fn number_in(record: &KvRecord) -> Option<u64> {
+    std::str::from_utf8(&record.value.0).ok()?.parse().ok()
 }
 
 /// Everybody begins, until the front's requests are over; `rate` requests a second among owners
