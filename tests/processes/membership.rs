@@ -125,6 +125,15 @@ impl Stage {
         self.start(&new);
     }
 
+    /// Adds these nodes, and has them vote beside all that were before.
+    async fn grow(&mut self, new: &[u64]) {
+        new.iter().for_each(|id| self.join(*id));
+        let all: Vec<u64> = (1..=*new.last().expect("some")).collect();
+        let named = all.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        self.done(&format!("cluster voters set {named}"));
+        self.until_voters(&all, &all).await;
+    }
+
     async fn until(&self, what: &str, mut look: impl AsyncFnMut(&Client) -> bool) {
         let client = self.client();
         let deadline = Instant::now() + WITHIN;
@@ -188,14 +197,8 @@ async fn a_cluster_grows_to_seven_and_shrinks_to_three_under_load() {
     let mut stage = Stage::of(3).await;
     let load = Arc::new(Load::default());
     let submitting = tokio::spawn(submit(stage.client(), Arc::clone(&load)));
-    stage.join(4);
-    stage.join(5);
-    stage.done("cluster voters set 1,2,3,4,5");
-    stage.until_voters(&[1, 2, 3, 4, 5], &[1, 2, 3, 4, 5]).await;
-    stage.join(6);
-    stage.join(7);
-    stage.done("cluster voters set 1,2,3,4,5,6,7");
-    stage.until_voters(&[1, 2, 3, 4, 5, 6, 7], &[1, 2, 3, 4, 5, 6, 7]).await;
+    stage.grow(&[4, 5]).await;
+    stage.grow(&[6, 7]).await;
     stage.done("cluster leader transfer --to 7");
     stage.done("cluster leader transfer --to 2");
     // The leader is among those that leave: it hands over and follows.
@@ -363,10 +366,7 @@ async fn members_come_and_go_where_shards_have_leaders_of_their_own() {
     }
     let load = Arc::new(Load::default());
     let submitting = tokio::spawn(submit(stage.client(), Arc::clone(&load)));
-    stage.join(4);
-    stage.join(5);
-    stage.done("cluster voters set 1,2,3,4,5");
-    stage.until_voters(&[1, 2, 3, 4, 5], &[1, 2, 3, 4, 5]).await;
+    stage.grow(&[4, 5]).await;
     stage.refused("cluster member remove 2", 4, &["votes in group", "set the voters without it"]);
     // One shard alone still has it.
     stage.done("cluster voters set 1,3,4 --group 0");
