@@ -68,6 +68,9 @@ pub(crate) struct Pipeline<RT: AsyncRuntime, S> {
     held: Option<(Message, Pin<Box<RT::Sleep>>)>,
     /// Set when a request could not be sent; it fails after the answers before it.
     unsent: Option<Lost>,
+    /// Set when a follower took only the first part of a request. What was sent behind it is void,
+    /// and openraft would take the rest for sent: it has to begin anew from there.
+    cut: bool,
     /// One timer for the oldest request, made only when it must be waited for.
     timer: Option<Pin<Box<RT::Sleep>>>,
     ended: bool,
@@ -95,6 +98,7 @@ where
             sent_bytes: 0,
             held: None,
             unsent: None,
+            cut: false,
             timer: None,
             ended: false,
         }
@@ -129,7 +133,7 @@ where
     }
 
     fn has_room(&self) -> bool {
-        let free = self.unsent.is_none() && self.held.is_none();
+        let free = self.unsent.is_none() && self.held.is_none() && !self.cut;
         free && self.sent.len() < WINDOW && self.sent_bytes < WINDOW_BYTES
     }
 
@@ -201,8 +205,13 @@ where
             return Poll::Ready(None);
         }
         this.fill(context);
-        let answer = if !this.sent.is_empty() {
-            ready!(this.poll_oldest(context))
+        let answer = if this.cut {
+            Err(RPCError::Network(NetworkError::from_string("an append was taken in part")))
+        } else if let Some(oldest) = this.sent.front() {
+            let last = oldest.last;
+            let answer = ready!(this.poll_oldest(context));
+            this.cut = matches!(&answer, Ok(Ok(upto)) if *upto < last);
+            answer
         } else if let Some(lost) = this.unsent.take() {
             unreachable(lost)
         } else if this.input.is_some() || this.held.is_some() {
@@ -261,5 +270,68 @@ pub(crate) fn appended<RT: AsyncRuntime>(response: AppendEntriesResponse<Tc<RT>>
         AppendEntriesResponse::PartialSuccess(upto) => Appended::Upto(upto),
         AppendEntriesResponse::Conflict => Appended::Conflict,
         AppendEntriesResponse::HigherVote(vote) => Appended::Higher(vote),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use bytes::Bytes;
+    use futures::StreamExt;
+    use openraft_rt_tokio::TokioRuntime;
+    use quorate_types::{GroupId, Wire};
+
+    use super::*;
+    use crate::message::Frame;
+    use crate::types::{CommittedLeaderId, Entry, Vote};
+
+    /// Takes every frame.
+    #[derive(Clone)]
+    struct Sink(Arc<Mutex<Vec<Bytes>>>);
+
+    impl Wire for Sink {
+        fn send(&self, _to: NodeId, _lane: Lane, frame: Bytes) -> Result<(), SendError> {
+            crate::types::locked(&self.0).push(frame);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_follower_took_in_part_begins_anew_from_there() {
+        TokioRuntime::run(part_taken());
+    }
+
+    async fn part_taken() {
+        let frames = Arc::default();
+        let outbox = Outbox::<TokioRuntime>::new(GroupId(0), Sink(Arc::clone(&frames)), 1);
+        let id = |index| LogId::new(CommittedLeaderId::new(1), index);
+        let entry = |index| Entry { log_id: id(index), payload: EntryPayload::Blank };
+        let request = |prev, entries| AppendEntriesRequest {
+            vote: Vote::new_committed(1, 1),
+            prev_log_id: prev,
+            entries,
+            leader_commit: None,
+        };
+        let requests =
+            [request(None, vec![entry(0), entry(1)]), request(Some(id(1)), vec![entry(2)])];
+        // Nothing new comes, as in a group at rest.
+        let input = futures::stream::iter(requests).chain(futures::stream::pending());
+        let within = Duration::from_secs(60);
+        let (peer, lane) = (NodeId(2), Lane::Append);
+        let mut pipeline = Pipeline::new(Arc::clone(&outbox), peer, lane, within, Box::pin(input));
+
+        let first = {
+            let mut answered = std::pin::pin!(pipeline.next());
+            assert!(futures::poll!(answered.as_mut()).is_pending());
+            let asked = Frame::decode(&crate::types::locked(&frames)[0]).expect("whole").id;
+            let taken = Appended::Upto(Some(id(0)));
+            outbox.complete(peer, asked, Message::Appended(taken));
+            answered.await
+        };
+        assert!(matches!(first, Some(Ok(Ok(Some(upto)))) if upto == id(0)), "{first:?}");
+        let second = pipeline.next().await;
+        assert!(matches!(second, Some(Err(RPCError::Network(_)))), "{second:?}");
+        assert!(pipeline.next().await.is_none(), "openraft begins another stream");
     }
 }
