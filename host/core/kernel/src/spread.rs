@@ -7,9 +7,10 @@
 //! span anew for all of them, so that one moves at a time. A voter that is not caught
 //! up is asked again later; the log room judges that.
 //!
-//! A group that left a leader which lived is left alone for [`HELD`]: whoever moved it by
-//! command finds it where they put it. When that former leader goes, it had handed over
-//! because it was to stop, and the group may move on.
+//! A group that left a settled leader which lived is left alone for [`HELD`]: whoever moved
+//! it by command finds it where they put it. When that former leader goes, it had handed over
+//! because it was to stop, and the group may move on. A leader that had not led for
+//! [`SETTLED`] was a candidate of a restless beginning: nobody put the group anywhere.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,8 +34,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 pub(crate) struct Spread {
     /// When something moved last.
     moved: Time,
-    /// Who led each group last.
-    led: BTreeMap<GroupId, NodeId>,
+    /// Who led each group last, and since when.
+    led: BTreeMap<GroupId, (NodeId, Time)>,
     /// Groups that left this leader while it lived, and until when they stay.
     held: BTreeMap<GroupId, (NodeId, Time)>,
     /// One is being handed over.
@@ -55,8 +56,14 @@ impl Spread {
 
     /// A group is led by another; whether its former leader lives says why.
     fn leads(&mut self, now: Now, group: GroupId, to: NodeId, lives: bool) {
-        let from = self.led.insert(group, to).filter(|from| *from != to);
-        if let Some(from) = from.filter(|_from| lives) {
+        let former = self.led.get(&group).copied();
+        if former.is_some_and(|(from, _since)| from == to) {
+            return;
+        }
+        self.led.insert(group, (to, now.mono));
+        let Some((from, since)) = former.filter(|_from| lives) else { return };
+        // What was put somewhere a moment ago can be put elsewhere at once.
+        if since + SETTLED <= now.mono || self.held.contains_key(&group) {
             self.held.insert(group, (from, now.mono + HELD));
         }
     }
@@ -77,7 +84,8 @@ impl Kernel {
     pub(crate) fn leader_moved(&mut self, now: Now, group: GroupId) {
         self.spread.unsettle(now);
         let Some(to) = self.leader(group) else { return };
-        let lives = self.spread.led.get(&group).is_some_and(|from| self.is_reachable(*from));
+        let former = self.spread.led.get(&group);
+        let lives = former.is_some_and(|(from, _since)| self.is_reachable(*from));
         self.spread.leads(now, group, to, lives);
     }
 
@@ -218,20 +226,25 @@ mod tests {
     }
 
     #[test]
-    fn what_left_a_leader_that_lived_is_held_until_that_one_goes() {
+    fn what_left_a_settled_leader_that_lived_is_held_until_that_one_goes() {
         let group = GroupId(1);
         let mut spread = Spread::default();
         spread.leads(at(0), group, NodeId(1), true);
         assert!(spread.held.is_empty(), "its first leader moved nothing");
-        spread.leads(at(1), group, NodeId(2), false);
+        spread.leads(at(20), group, NodeId(2), false);
         assert!(spread.held.is_empty(), "its leader died");
-        spread.leads(at(2), group, NodeId(3), true);
-        let until = at(2).mono + HELD;
-        assert_eq!(spread.held.get(&group), Some(&(NodeId(2), until)), "it was put there");
-        spread.leads(at(3), group, NodeId(3), true);
+        spread.leads(at(25), group, NodeId(1), true);
+        assert!(spread.held.is_empty(), "it had not settled there");
+        spread.leads(at(30), group, NodeId(1), true);
+        spread.leads(at(35), group, NodeId(3), true);
+        let held = |spread: &Spread| spread.held.get(&group).copied();
+        let until = at(35).mono + HELD;
+        assert_eq!(held(&spread), Some((NodeId(1), until)), "it led for ten seconds");
+        spread.leads(at(36), group, NodeId(2), true);
+        assert_eq!(held(&spread), Some((NodeId(3), at(36).mono + HELD)), "put elsewhere at once");
         spread.let_go(NodeId(1));
         assert_eq!(spread.held.len(), 1);
-        spread.let_go(NodeId(2));
+        spread.let_go(NodeId(3));
         assert!(spread.held.is_empty(), "who stopped did not mean it");
     }
 
