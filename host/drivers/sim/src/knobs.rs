@@ -90,6 +90,8 @@ pub(crate) struct Knobs {
     pub(crate) profile: Profile,
     pub(crate) skew_ppm: u64,
     pub(crate) wall_off_ms: u64,
+    /// The members change, up to so many voters; 0 where they stay.
+    pub(crate) voters_max: u64,
 }
 
 impl Knobs {
@@ -109,6 +111,7 @@ impl Knobs {
             [a, b, c][usize::try_from(rng.below(3)).unwrap_or(0)]
         };
         let rare = pick([400, 1_000, 50_000]);
+        let many = pick([3, 5, 7]);
         let narrow = |value: u64| u32::try_from(value).unwrap_or(0);
         Self {
             rate: plan.rate.unwrap_or(drawn),
@@ -129,6 +132,7 @@ impl Knobs {
                 [usize::try_from(pick([0, 1, 2])).unwrap_or(0)],
             skew_ppm: pick([0, 300, 20_000]),
             wall_off_ms: pick([0, 20, 5_000]),
+            voters_max: pick([0, 5, many]),
         }
     }
 
@@ -147,6 +151,7 @@ impl Knobs {
             profile,
             skew_ppm: 0,
             wall_off_ms: 0,
+            voters_max: 0,
         }
     }
 
