@@ -201,6 +201,13 @@ impl Chaos {
                     self.fleet.on(node, |node| node.disk().misdirect(draw));
                 }
             }
+            Act::Wipe(whom) => {
+                let node = self.whom(whom);
+                if self.fleet.may_lose(node) {
+                    self.crash(node, &blow);
+                    self.fleet.on(node, SimNode::wipe);
+                }
+            }
             Act::Rot(whom, draw) => {
                 let node = self.whom(whom);
                 if self.fleet.may_lose(node) {

@@ -97,21 +97,27 @@ pub(crate) struct Knobs {
 impl Knobs {
     /// What `seed` makes of the plan; `rng` begins with it, and goes on to draw the rest of the run.
     pub(crate) fn draw(plan: &Plan, rng: &mut Rng) -> Self {
-        let shards = plan.shards.unwrap_or_else(|| {
-            // From a stream of its own: to fix them leaves everything else as it was.
-            match rng.clone().fork().below(16) {
-                0 | 1 => 2,
-                2 => 3,
-                _most => 1,
-            }
-        });
+        // From a stream of its own: to fix these leaves everything else as it was.
+        let mut apart = rng.clone().fork();
+        let drawn = match apart.below(8) {
+            0..6 => 1,
+            6 => 2,
+            _seven => 3,
+        };
+        let shards = plan.shards.unwrap_or(drawn);
+        // More nodes cost more than twice as much, so the members change in one seed in six.
+        let voters_max = match apart.below(24) {
+            0 => 3,
+            1 | 2 => 5,
+            3 => 7,
+            _stay => 0,
+        };
         let drawn = 1 + rng.below(6);
         let mut pick = |choices: [u64; 3]| {
             let [a, b, c] = choices;
             [a, b, c][usize::try_from(rng.below(3)).unwrap_or(0)]
         };
         let rare = pick([400, 1_000, 50_000]);
-        let many = pick([3, 5, 7]);
         let narrow = |value: u64| u32::try_from(value).unwrap_or(0);
         Self {
             rate: plan.rate.unwrap_or(drawn),
@@ -132,7 +138,7 @@ impl Knobs {
                 [usize::try_from(pick([0, 1, 2])).unwrap_or(0)],
             skew_ppm: pick([0, 300, 20_000]),
             wall_off_ms: pick([0, 20, 5_000]),
-            voters_max: pick([0, 5, many]),
+            voters_max,
         }
     }
 

@@ -44,7 +44,7 @@ mod world;
 pub use knobs::{NODES_MAX, Plan};
 pub use law::{Complaint, Law};
 pub use many::{Budget, Failure, Summary, run_many};
-pub use planted::{BUGS, Bug, Found, UnknownFault, plant, planted};
+pub use planted::{BUGS, Bug, Found, RECORD, UnknownFault, plant, planted};
 pub use quorate_raft::Profile;
 pub use run::{Outcome, replay, run_seed};
 pub use shrink::{Shrunk, shrink};

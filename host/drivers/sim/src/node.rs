@@ -139,6 +139,15 @@ impl SimNode {
         *locked(&self.fate) == Fate::Ruined
     }
 
+    /// Its disk is emptied while it has no power. It must not vote under its id again, which its
+    /// peers would not let it (`node`'s admission): it does not come back.
+    pub(crate) fn wipe(&mut self) {
+        self.disk.wipe();
+        if !self.site.faults.wiped_returns {
+            *locked(&self.fate) = Fate::Ruined;
+        }
+    }
+
     /// Whether it has lost for good what it had, or may have.
     pub(crate) fn has_lost(&self) -> bool {
         self.is_ruined() || self.disk.is_marred()

@@ -87,6 +87,11 @@ impl SimDisk {
         locked(&self.platter).rot(draw)
     }
 
+    /// Nothing is left on it. Its node has no power.
+    pub(crate) fn wipe(&self) {
+        locked(&self.platter).wipe();
+    }
+
     /// The next write goes elsewhere.
     pub(crate) fn misdirect(&self, draw: u64) {
         let ills = &mut locked(&self.platter).ills;

@@ -168,6 +168,15 @@ impl Platter {
         self.ills.misdirect = None;
     }
 
+    /// Nothing is left on it.
+    pub(super) fn wipe(&mut self) {
+        self.names.clear();
+        self.durable.clear();
+        self.namings.clear();
+        self.contents.clear();
+        self.ills.marred = true;
+    }
+
     /// Flips a bit of some file; whether any had one to flip.
     pub(super) fn rot(&mut self, draw: u64) -> bool {
         let mut rng = Rng::new(draw);
