@@ -14,6 +14,8 @@ use super::locks::PLACES;
 use crate::law::Law;
 use crate::runtime::SimRuntime;
 
+/// Between two watches: a node that stops ends one at once, and is there to ask for a while yet.
+const AGAIN: Duration = Duration::from_millis(10);
 /// Whether its node is still there is looked at so often.
 const LOOK_EVERY: Duration = Duration::from_millis(700);
 /// And every watcher has caught up so long after the last change.
@@ -65,6 +67,7 @@ pub(super) async fn watch(front: Front, mut rng: Rng, number: u64) {
                 }
             }
         }
+        SimRuntime::sleep(AGAIN).await;
     }
 }
 
