@@ -173,9 +173,15 @@ fn hunt(args: &SimPlantedArgs, output: Output) -> anyhow::Result<()> {
     }
     let is_asked =
         |bug: &&Bug| args.names.is_empty() || args.names.iter().any(|name| name == bug.name);
-    let mut missed = Vec::new();
-    for bug in BUGS.iter().filter(is_asked) {
+    let (mut missed, mut recorded) = (Vec::new(), String::new());
+    for bug in &BUGS {
+        if !is_asked(&bug) {
+            recorded.extend(bug.seed().map(|seed| format!("{} {seed}\n", bug.name)));
+            continue;
+        }
         let found = bug.hunt(args.seeds, THREADS);
+        let seed = found.as_ref().map(|found| found.seed).or_else(|| bug.seed());
+        recorded.extend(seed.map(|seed| format!("{} {seed}\n", bug.name)));
         if found.is_none() {
             missed.push(bug.name);
         }
@@ -190,6 +196,12 @@ fn hunt(args: &SimPlantedArgs, output: Output) -> anyhow::Result<()> {
                 format!("{:<26} {law:<22} found in seed {seeds:>4}  {replay}", hunted.bug)
             }
             (_, _, _) => format!("{:<26} not found in {} seeds", hunted.bug, args.seeds),
+        })?;
+    }
+    if let Some(file) = &args.record {
+        std::fs::write(file, recorded).map_err(|error| {
+            let what = format!("`{}` cannot be written: {error}", file.display());
+            ended(Exit::Failed, what, "quorate sim planted --record FILE")
         })?;
     }
     if missed.is_empty() {

@@ -26,6 +26,9 @@ pub(crate) struct SimPlantedArgs {
     /// Give a bug up after so many seeds.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) seeds: u64,
+    /// Write where all of them were found, for the tests, to this file of the repository.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = quorate_sim::RECORD)]
+    pub(crate) record: Option<std::path::PathBuf>,
 }
 
 /// One seed.

@@ -2,7 +2,7 @@
 //!
 //! openraft adopts a voter set when it is appended, so the state machine cannot
 //! refuse one. Instead nobody proposes a voter that the list of members does not
-//! name, and a replica takes no append that names one. The list lies in the system
+//! name, and a replica takes no append with one that it never named. The list lies in the system
 //! group's ledger; whoever applies that hands it on, and every group of the node
 //! asks the same copy.
 //!
@@ -22,7 +22,7 @@ use quorate_types::NodeId;
 pub struct AllowList(Arc<ArcSwap<Roster>>);
 
 impl AllowList {
-    /// Whether this node may be a voter. Before there is a list, everybody may: the cluster file
+    /// Whether this node may be made a voter. Before there is a list, everybody may: the cluster file
     /// has the say then, and whoever catches up has not read the list yet.
     pub fn admits(&self, node: NodeId) -> bool {
         let roster = self.0.load();

@@ -18,6 +18,7 @@ use openraft::raft::{
     AppendEntriesRequest, TransferLeaderError, TransferLeaderRequest, VoteRequest,
 };
 use openraft_rt::{AsyncRuntime, Mpsc, MpscReceiver, MpscSender, Select2};
+use quorate_ledger::Command;
 use quorate_types::{Disk, Lane, NodeId};
 
 use crate::allow_list::AllowList;
@@ -42,14 +43,25 @@ const APPENDS_TAKEN_MAX: usize = 64;
 /// is beyond is dropped like any lost frame.
 const URGENT_MAX: usize = 256;
 
+/// What of an append is taken.
+#[derive(Clone, Copy)]
+enum Cut {
+    /// All.
+    Nothing,
+    /// The entries up to here.
+    After(LogId),
+    /// No entry. What it says beside them counts, above all what is committed.
+    All,
+}
+
 /// An append and whoever wants its answer.
 struct Queued<RT: AsyncRuntime> {
     from: NodeId,
     lane: Lane,
     id: u64,
     request: AppendEntriesRequest<Tc<RT>>,
-    /// The last entry of those that are taken, where the rest is not.
-    cut: Option<LogId>,
+    /// Whether all of it is taken.
+    cut: Cut,
 }
 
 /// The receiving side of one group on one node.
@@ -96,7 +108,7 @@ impl<RT: AsyncRuntime, D: Disk> Inbound<RT, D> {
                 tracing::debug!(%from, entries = append.entries.len(), "the disk is full");
             }
             Message::Append(mut append) if lane == Lane::Append => {
-                let Ok(cut) = self.cut_unadmitted(from, &mut append) else { return Ok(()) };
+                let cut = self.cut_unadmitted(from, &mut append);
                 let queued = Queued { from, lane, id, request: request(append), cut };
                 if self.appends.send(queued).await.is_err() {
                     tracing::debug!(%from, "an append came after the end");
@@ -114,25 +126,37 @@ impl<RT: AsyncRuntime, D: Disk> Inbound<RT, D> {
         Ok(())
     }
 
-    /// Takes no voter that the list of members has never named: entries from the first such on are
-    /// cut off, and the last before them is given. The list may merely be behind, as it is in the
-    /// entries before; so those are taken, and the sender comes again. `Err` where none is left:
-    /// no answer is the answer that makes it wait.
-    fn cut_unadmitted(&self, from: NodeId, append: &mut Append) -> Result<Option<LogId>, ()> {
-        let names_unadmitted = |entry: &Entry| match &entry.payload {
+    /// Takes no voter that the list of members never named: entries from the first such on are
+    /// cut off, and the last before them is given. The list may merely be behind what another group
+    /// has been told meanwhile; so the sender comes again.
+    ///
+    /// The group that has the list counts a member from its entry's append on, as it does a voter.
+    /// To wait until that is applied would wait for ever where a new leader needs this very replica
+    /// to commit anything of its term, and cannot say before that what is committed.
+    fn cut_unadmitted(&self, from: NodeId, append: &mut Append) -> Cut {
+        let is_strange = |at: usize, voter: &NodeId| {
+            let before = append.entries.get(..at).unwrap_or_default();
+            let admits = |entry: &Entry| match &entry.payload {
+                EntryPayload::Normal(command) => Command::admits(command.entry(), *voter),
+                EntryPayload::Blank | EntryPayload::Membership(_) => false,
+            };
+            !self.allow_list.has_admitted(*voter)
+                && !before.iter().any(admits)
+                && !self.log.admits(*voter)
+        };
+        let names_unadmitted = |(at, entry): (usize, &Entry)| match &entry.payload {
             EntryPayload::Membership(membership) => {
                 let mut voters = membership.voter_ids().map(NodeId);
-                voters.find(|voter| !self.allow_list.has_admitted(*voter))
+                Some((at, voters.find(|voter| is_strange(at, voter))?))
             }
             EntryPayload::Blank | EntryPayload::Normal(_) => None,
         };
-        let first = append.entries.iter().enumerate();
-        let first = first.filter_map(|(at, entry)| Some((at, names_unadmitted(entry)?))).next();
-        let Some((at, voter)) = first else { return Ok(None) };
+        let first = append.entries.iter().enumerate().find_map(names_unadmitted);
+        let Some((at, voter)) = first else { return Cut::Nothing };
         let group = self.outbox.group();
-        tracing::warn!(%group, %from, %voter, "no member of the cluster; its voters are not taken");
+        tracing::warn!(%group, %from, %voter, "never a member of the cluster; its voters are not taken");
         append.entries.truncate(at);
-        append.entries.last().map(|entry| Some(entry.log_id)).ok_or(())
+        append.entries.last().map_or(Cut::All, |entry| Cut::After(entry.log_id))
     }
 
     fn answer_urgent(&self, from: NodeId, lane: Lane, id: u64, message: Message) {
@@ -220,8 +244,10 @@ async fn take_appends<RT: AsyncRuntime, D: Disk>(
                         let Queued { from, lane, id, request, cut } = queued;
                         let response = raft.append_entries(request).await.ok()?;
                         let appended = match (appended::<RT>(response), cut) {
-                            (Appended::Whole, Some(last)) => Appended::Upto(Some(last)),
-                            (as_it_is, _) => as_it_is,
+                            (Appended::Whole, Cut::After(last)) => Appended::Upto(Some(last)),
+                            // No answer is the answer that makes the sender wait.
+                            (Appended::Whole, Cut::All) => return None,
+                            (as_it_is, Cut::Nothing | Cut::After(_) | Cut::All) => as_it_is,
                         };
                         Some((from, lane, id, Message::Appended(appended)))
                     }));

@@ -16,7 +16,7 @@ use openraft::{LogState, OptionalSend};
 use openraft_rt::{AsyncRuntime, Instant as _, Oneshot, OneshotSender};
 use quorate_storage::{Log, LogError, Record, SubmitError};
 use quorate_types::limits::{COMMAND_BYTES_MAX, FRAME_BYTES_MAX};
-use quorate_types::{Disk, GroupId, Index};
+use quorate_types::{Disk, GroupId, Index, NodeId};
 
 use crate::extent::{Extent, Unsynced};
 use crate::record;
@@ -86,6 +86,13 @@ impl<RT: AsyncRuntime, D: Disk> LogStore<RT, D> {
     /// Whether the disk is full: then entries of others are not taken either.
     pub(crate) fn is_full(&self) -> bool {
         self.log.is_full()
+    }
+
+    /// Whether an entry here, applied or not, makes this node a member.
+    pub(crate) fn admits(&self, node: NodeId) -> bool {
+        let from = self.log.purged(self.group).map_or(Index(1), |(index, _)| Index(index.0 + 1));
+        let mut records = self.log.read(self.group, from..self.end()).into_iter();
+        records.any(|record| record::admits(&record.payload, node))
     }
 
     fn entries(&self, from: Index, to: Index) -> io::Result<Vec<Entry>> {

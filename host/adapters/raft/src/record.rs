@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::{BufMut, Bytes, BytesMut};
 use minicbor::{Decode, Encode};
 use openraft::EntryPayload;
+use quorate_ledger::Command;
+use quorate_types::NodeId;
 
 use crate::types::{
     CommittedLeaderId, Framed, LeaderId, LogId, Membership, Payload, StoredMembership, Vote,
@@ -183,6 +185,11 @@ pub(crate) fn decode_payload(record: Bytes) -> Result<Payload, RecordError> {
         }
         _unknown => Err(RecordError::Unknown { kind, version: VERSION }),
     }
+}
+
+/// Whether a record is a command that makes this node a member.
+pub(crate) fn admits(record: &[u8], node: NodeId) -> bool {
+    matches!(head(record), Ok((kind::COMMAND, entry)) if Command::admits(entry, node))
 }
 
 /// A vote as the log keeps it.

@@ -18,6 +18,7 @@ mod data_dir;
 mod directories;
 mod disk_error;
 mod durable;
+mod kept_members;
 mod life;
 mod log;
 mod memory_disk;
@@ -32,6 +33,7 @@ pub use blobs::{BlobError, Blobs};
 pub use data_dir::{DataDir, DataDirError, DirectoryId, FORMAT, Identity, JOIN_ANEW};
 pub use directories::{Directories, DirectoriesError, Life, Verdict};
 pub use disk_error::DiskError;
+pub use kept_members::{keep_members, kept_members};
 pub use life::{LifeError, begin_life, lives};
 pub use log::{
     Anew, Log, LogCounts, LogError, LogOptions, LogSurvey, OnDone, OpenError, Recovered,

@@ -46,6 +46,8 @@ pub(crate) enum Own {
     Collect,
     /// How far this group's log must be applied, for reads.
     Barrier(GroupId),
+    /// A member's word that it may be removed, for the removal of this ask.
+    Leave(u64),
     /// That the voters of the ask be reserved, before they change.
     Reserve(u64),
     /// That they alone stay reserved, after they have.

@@ -12,7 +12,7 @@ use quorate_types::{
 
 use crate::asks::{Origin, Target};
 use crate::frame::{Done, Errand, Setback};
-use crate::io::Now;
+use crate::io::{GroupChange, Now};
 use crate::kernel::Kernel;
 use crate::outside::Poll;
 
@@ -68,6 +68,7 @@ impl Kernel {
                 let why = format!("group {group} does not do what was asked of it");
                 self.finish(now, id, refuse(Refusal::Invalid(why)));
             }
+            (Errand::Leave, _) => self.change_group_for(id, GroupId::SYSTEM, GroupChange::Leave),
             (Errand::NodeUp { .. } | Errand::Barrier, None) => {
                 self.finish(now, id, Err(Setback::NotLeader(None)));
             }
@@ -233,7 +234,9 @@ impl Kernel {
         let request = match &ask.errand {
             Errand::Door(request) => request,
             Errand::Unused(blobs) => return self.finish(now, id, Ok(self.read_unused(blobs))),
-            Errand::NodeUp { .. } | Errand::Barrier => unreachable!("leaders answer these"),
+            Errand::NodeUp { .. } | Errand::Barrier | Errand::Leave => {
+                unreachable!("no read of the view")
+            }
         };
         let result = match request.as_ref() {
             Request::Task(task, _) => self.read_task(*task, stale),

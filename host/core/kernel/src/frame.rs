@@ -34,6 +34,8 @@ pub(crate) enum Errand {
     Barrier,
     /// Which of these blobs does no record refer to? A node asks itself.
     Unused(Vec<Digest>),
+    /// A node is about to be removed: does the cluster keep all content that it has without it?
+    Leave,
 }
 
 /// The answer.

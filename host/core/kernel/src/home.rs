@@ -147,6 +147,7 @@ impl Kernel {
                 Err(setback) => self.not_registered(now, at, setback),
             },
             Own::Finish(work) => self.end_recorded(now, work, result),
+            Own::Leave(id) => self.member_may_leave(now, id, ask.target, result),
             Own::Prepare(swap) => self.peer_prepared(now, swap, ask.target, result),
             Own::Status(gathering) => self.status_gathered(now, gathering, result),
             Own::Collect => self.unused_answered(result),

@@ -143,6 +143,8 @@ pub enum GroupChange {
     HandOver(NodeId),
     /// Hand its leadership over; to the voter with most of the log where none is named.
     Lead(Option<NodeId>),
+    /// This node is about to be removed: see that all content that it keeps is kept without it.
+    Leave,
 }
 
 /// Why a group did not change.

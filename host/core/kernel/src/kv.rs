@@ -78,7 +78,7 @@ impl KvClocks {
         there
     }
 
-    /// The verdict was applied, or came to nothing and will be proposed again.
+    /// The verdict was applied.
     pub(crate) fn judged(&mut self, leases: &[LeaseId]) {
         leases.iter().for_each(|lease| {
             self.ending.remove(lease);

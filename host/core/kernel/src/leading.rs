@@ -397,7 +397,10 @@ impl Kernel {
                 leading.burying.insert(node, now.mono + PROPOSE_AGAIN);
             }
             Proposal::Expire => {}
-            Proposal::KvExpire(leases) => leading.kv.judged(&leases),
+            Proposal::KvExpire(leases) if result.is_ok() => leading.kv.judged(&leases),
+            // This verdict, or one before it, may be committed yet: a sign of life that is
+            // acknowledged now would be worth nothing. It is proposed again, until one is applied.
+            Proposal::KvExpire(_) => {}
             Proposal::Assign(placed) => {
                 let tokens = match result {
                     Ok((_index, Outcome::Assigned(tokens))) => tokens,

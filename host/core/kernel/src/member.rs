@@ -15,7 +15,8 @@ use quorate_ledger::{Outcome, Reservation, Roster, RosterMember, SystemCommand};
 use quorate_types::member::{MemberRequest, NewLeader, NewLevel, NewMember, NewVoters};
 use quorate_types::{GroupId, Index, NodeId, Refusal, Reply, Request, Time};
 
-use crate::frame::{self, Done, Setback};
+use crate::asks::{Origin, Own, Target};
+use crate::frame::{self, Done, Errand as AskedErrand, Setback};
 use crate::io::{Effect, GroupChange, GroupSetback, LogSetback, MemberInfo, Now, Ticket};
 use crate::kernel::Kernel;
 use crate::levels::Founding;
@@ -99,6 +100,12 @@ impl Kernel {
                 self.propose_for(now, (id, leads), SystemCommand::AdmitMember(member));
             }
             MemberRequest::Remove(node) => match self.voter_in(node) {
+                // One that is down leaves nothing that it could give.
+                None if node != self.config.node && self.up.contains(&node) => {
+                    let within = self.asks.left(now, id).unwrap_or_default();
+                    let (origin, target) = (Origin::Own(Own::Leave(id)), Target::Node(node));
+                    self.begin(now, origin, target, AskedErrand::Leave, within);
+                }
                 None => self.propose_for(now, (id, leads), SystemCommand::RemoveMember(node)),
                 Some(group) => {
                     let why = format!(
@@ -145,6 +152,29 @@ impl Kernel {
         let votes = desk.groups.iter().find(|(group, (voters, _))| known(group, voters));
         let asked = desk.asked.values().any(|voters| voters.contains(&node));
         votes.map(|(group, _)| *group).or_else(|| asked.then_some(GroupId::SYSTEM))
+    }
+
+    /// A member has said whether it may be removed.
+    pub(crate) fn member_may_leave(
+        &mut self,
+        now: Now,
+        id: u64,
+        target: Target,
+        result: Result<Done, Setback>,
+    ) {
+        let Target::Node(node) = target else { return };
+        match result {
+            // It went down meanwhile; whatever it had alone is with its disk.
+            Ok(_) | Err(Setback::Refused(Refusal::Unavailable(_))) => {
+                let remove = SystemCommand::RemoveMember(node);
+                self.propose_for(now, (id, GroupId::SYSTEM), remove);
+            }
+            Err(Setback::Refused(why)) => {
+                let why = format!("node {node} has content that too few others keep: {why}");
+                self.finish(now, id, Err(Setback::Refused(Refusal::Conflict(why))));
+            }
+            Err(Setback::NotLeader(_)) => self.log_setback(now, id, LogSetback::NotLeader),
+        }
     }
 
     pub(crate) fn change_group_for(&mut self, id: u64, group: GroupId, change: GroupChange) {

@@ -5,7 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use quorate_types::{Index, Payload, TaskId, Time, Token, cbor};
+use quorate_types::{Index, NodeId, Payload, TaskId, Time, Token, cbor};
 
 use crate::command::{AgentAdoption, Command, ShardCommand, SystemCommand};
 use crate::outcome::ApplyError;
@@ -47,6 +47,21 @@ impl Command {
         match self {
             Self::System(command) => encode_system(command, at),
             Self::Shard(command) => encode_shard(command, at),
+        }
+    }
+
+    /// Whether an entry, once it is applied, has made this node a member at some time.
+    pub fn admits(entry: &[u8], node: NodeId) -> bool {
+        let kinds = [kind::SEED_MEMBERS, kind::ADMIT_MEMBER].map(u16::to_be_bytes);
+        if !kinds.iter().any(|kind| entry.starts_with(kind)) {
+            return false;
+        }
+        match Self::decode(entry) {
+            Ok((Self::System(SystemCommand::AdmitMember(member)), _at)) => member.id == node,
+            Ok((Self::System(SystemCommand::SeedMembers(members)), _at)) => {
+                members.iter().any(|member| member.id == node)
+            }
+            Ok(_) | Err(_) => false,
         }
     }
 

@@ -14,6 +14,10 @@ pub struct Faults {
     pub vote_dropped: bool,
     /// storage: the newest vote is not written again before its segment is used anew.
     pub vote_not_carried: bool,
+    /// storage: every group's vote is written as the system group's.
+    pub groups_mixed: bool,
+    /// sim, in place of node's admission: a node whose disk was emptied returns under its old id.
+    pub wiped_returns: bool,
     /// sim's disk, in place of storage: the log is never synced.
     pub log_unsynced: bool,
     /// sim's disk, in place of storage: a snapshot is renamed before it is synced.

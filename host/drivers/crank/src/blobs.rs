@@ -6,9 +6,11 @@
 //! finds a small blob inside the offer), stores durably and says so: `put` answers
 //! only when two nodes hold the content, one in a cluster of one.
 //!
-//! What nobody needs any more goes after a while: `collect`.
+//! Copies that went with their keeper are made again: `copies`. What nobody needs any
+//! more goes after a while: `collect`.
 
 pub(crate) mod collect;
+mod copies;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,6 +25,7 @@ use quorate_types::{Digest, Disk, Lane, NodeId, Refusal, Wire, cbor};
 use serde::{Deserialize, Serialize};
 
 use collect::Suspects;
+use copies::Keepers;
 
 /// A peer that has not answered one chunk or one offer within this span is passed over.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -76,6 +79,7 @@ struct State<RT: AsyncRuntime> {
     serving: usize,
     accepting: usize,
     suspects: Suspects<RT::Instant>,
+    keepers: Keepers,
 }
 
 /// The blobs of a cluster, as one node reaches them. Clones share it.
@@ -103,6 +107,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> BlobExchange<RT, D, W> {
             serving: 0,
             accepting: 0,
             suspects: Suspects::default(),
+            keepers: Keepers::default(),
         };
         let members = AtomicUsize::new(members);
         Self(Arc::new(Shared { node, members, store, wire, state: Mutex::new(state) }))
@@ -115,7 +120,16 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> BlobExchange<RT, D, W> {
 
     /// On how many nodes content must be before it is acknowledged.
     fn copies_wanted(&self) -> usize {
-        COPIES.min(self.0.members.load(Ordering::Relaxed))
+        match self.lock().keepers.nodes.len() {
+            0 => COPIES.min(self.0.members.load(Ordering::Relaxed)),
+            keepers => COPIES.min(keepers),
+        }
+    }
+
+    /// Whether a copy there counts.
+    fn keeps(&self, node: NodeId) -> bool {
+        let keepers = &self.lock().keepers.nodes;
+        keepers.is_empty() || keepers.contains(&node)
     }
 
     /// A peer can be reached.
@@ -147,8 +161,8 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> BlobExchange<RT, D, W> {
         }
         let digest = Digest::of(&content);
         self.keep(digest, content.clone()).await?;
-        let mut copies = 1;
-        for peer in self.peers_for(digest) {
+        let mut copies = usize::from(self.keeps(self.0.node));
+        for peer in self.keepers_for(digest) {
             if copies >= self.copies_wanted() {
                 break;
             }
@@ -284,6 +298,10 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> BlobExchange<RT, D, W> {
             return Frame::Refused { id, why: "its content does not have its digest".to_owned() };
         };
         match self.keep(digest, content).await {
+            // Whoever counts this copy does not know yet that it is about to go.
+            Ok(()) if !self.keeps(self.0.node) => {
+                Frame::Refused { id, why: "this node keeps nothing any more".to_owned() }
+            }
             Ok(()) => Frame::Stored { id },
             Err(refusal) => Frame::Refused { id, why: refusal.to_string() },
         }
@@ -386,6 +404,13 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> BlobExchange<RT, D, W> {
             let first = usize::from(digest.0[0]) % peers.len();
             peers.rotate_left(first);
         }
+        peers
+    }
+
+    /// Those of them where a copy counts.
+    fn keepers_for(&self, digest: Digest) -> Vec<NodeId> {
+        let mut peers = self.peers_for(digest);
+        peers.retain(|peer| self.keeps(*peer));
         peers
     }
 

@@ -151,6 +151,9 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Crank<RT, D, W> {
         if let Input::WorkEnded(work, _result) = &input {
             self.works.remove(work);
         }
+        if let Input::GroupMembers { group: GroupId::SYSTEM, voters, .. } = &input {
+            self.parts.blobs.set_keepers(voters.iter().copied().collect());
+        }
         self.kernel.handle(now, input);
     }
 
@@ -167,8 +170,10 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Crank<RT, D, W> {
             Effect::Barrier(ticket, group) => self.barrier(ticket, group),
             Effect::ChangeGroup(ticket, group, change) => {
                 let (raft, inputs) = (self.raft(group), self.parts.mailbox.inputs.clone());
+                let blobs = self.parts.blobs.clone();
                 drop(RT::spawn(async move {
-                    let result = crate::members::change(&raft, group, change).await;
+                    let leave = async || blobs.leave().await;
+                    let result = crate::members::change(&raft, group, change, leave).await;
                     inputs.push_always(Input::GroupChanged(ticket, result));
                 }));
             }
@@ -264,6 +269,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> Crank<RT, D, W> {
 
     fn end(&mut self) {
         self.works.clear();
+        self.parts.blobs.end_walks();
         self.with_waiting(Waiting::end);
     }
 }

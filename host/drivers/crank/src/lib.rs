@@ -4,6 +4,7 @@
 //!
 //! * [`crank`]: the loop and what carries each effect out.
 //! * [`handle`]: the node as its doors see it.
+//! * [`contacts`]: whom a node connects to.
 //! * [`groups`]: a node's Raft groups.
 //! * [`post`]: where frames go: raft lanes to the raft room, blobs to the exchange,
 //!   the rest to the kernel.
@@ -18,6 +19,7 @@
 mod backup;
 mod bell;
 pub mod blobs;
+pub mod contacts;
 pub mod crank;
 pub mod events;
 pub mod groups;
@@ -30,6 +32,7 @@ mod watching;
 
 pub use backup::Origin;
 pub use blobs::BlobExchange;
+pub use contacts::{Contact, Contacts, Dial, Listener, Usher};
 pub use crank::{Crank, Parts, WallClock};
 pub use events::EventLog;
 pub use groups::Groups;

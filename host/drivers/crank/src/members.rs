@@ -1,4 +1,5 @@
-//! Changes of a group's members, as the log room makes them and the kernel asks.
+//! Changes of a group's members, as the log room and the exchange of blobs make them
+//! and the kernel asks.
 
 use openraft_rt::AsyncRuntime;
 use quorate_kernel::{GroupChange, GroupSetback};
@@ -9,6 +10,7 @@ pub(crate) async fn change<RT: AsyncRuntime, D: Disk>(
     raft: &Raft<RT, D>,
     group: GroupId,
     change: GroupChange,
+    leave: impl AsyncFnOnce() -> Result<(), Refusal>,
 ) -> Result<(), GroupSetback> {
     tracing::info!(%group, ?change, "the members of a group change");
     match change {
@@ -17,6 +19,7 @@ pub(crate) async fn change<RT: AsyncRuntime, D: Disk>(
             raft.remove_learner(node).await.map_err(members_setback)
         }
         GroupChange::Voters(voters) => raft.change_voters(voters).await.map_err(members_setback),
+        GroupChange::Leave => leave().await.map_err(GroupSetback::NotYet),
         GroupChange::HandOver(to) => raft.hand_over_if_ready(to).await.map_err(transfer_setback),
         GroupChange::Lead(to) => raft.hand_over(to).await.map_err(transfer_setback),
     }

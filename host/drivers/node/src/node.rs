@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use openraft_rt_tokio::TokioRuntime;
-use quorate_crank::{BlobExchange, Crank, Groups, Handle, Mailbox, Origin, Parts, Post};
+use quorate_crank::{
+    BlobExchange, Contacts, Crank, Groups, Handle, Listener, Mailbox, Origin, Parts, Post, Usher,
+};
 use quorate_kernel::{Kernel, KernelConfig, LEASE_TERM, LocalAgent, MemberInfo};
 use quorate_raft::{AllowList, Raft, RaftOptions};
 use quorate_storage::Log;
@@ -24,7 +26,7 @@ use crate::figures::Rooms;
 use crate::kept::Kept;
 use crate::policies::Policies;
 use crate::repair::{Counter, Pharmacy};
-use crate::roster::{Contacts, Listener, Usher};
+use crate::roster::{contacts_of, dial};
 use crate::secrets::{entropy, read_key};
 
 /// The policy that answers before any is activated; compiled at start.
@@ -137,12 +139,12 @@ impl Node {
         let inside = Counter { pharmacy: pharmacy.clone(), inside: post.clone() };
         let porch = Porch { desk: desk.clone(), inside };
         let transport = transport_options(config, key);
-        let formers = crate::anew::formers(dir);
-        let contacts = Contacts::new(config.id(), transport.peers.clone(), formers);
+        let contacts = Contacts::new(config.id(), contacts_of(&transport.peers));
         let usher = Usher { contacts: contacts.clone(), inside: porch };
         let transport = Transport::start(transport, usher).map_err(StartError::Transport)?;
         desk.open(transport.clone());
-        contacts.open(transport.clone());
+        let dialled = dial(transport.clone(), crate::anew::formers(dir));
+        contacts.open::<TokioRuntime, _>(transport.clone(), dialled, disk.clone()).await;
         let listed: BTreeSet<NodeId> =
             config.members.iter().map(|member| NodeId(member.id)).collect();
         let admitted = desk.admit(&listed).await;
@@ -171,9 +173,6 @@ impl Node {
         let counted = blobs.clone();
         contacts.count_for(move |members| counted.set_members(members));
         post.open(groups.clone(), blobs.clone());
-        if config.node.joins {
-            drop(tokio::spawn(contacts.ask_for_the_list()));
-        }
         let asked = groups.clone();
         let voters = move |group| asked.get(group).map(|raft| raft.status().voters);
         pharmacy.open(transport.clone(), move |group| voters(group).unwrap_or_default());

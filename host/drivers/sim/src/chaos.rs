@@ -10,6 +10,7 @@ use openraft_rt::AsyncRuntime as _;
 use quorate_types::member::{MemberRequest, NewLeader};
 use quorate_types::{Door as _, GroupId, NodeId, Request};
 
+use crate::fleet::Fleet;
 use crate::node::{SimNode, Site};
 use crate::runtime::{self, SimRuntime, elapsed};
 use crate::schedule::{Act, Blow, Failing, Shape, Whom};
@@ -26,26 +27,26 @@ const HAND_OVER_WITHIN_MS: u64 = 2_000;
 /// What puts right what a fault did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Relief {
-    Boot(usize),
+    Boot(NodeId),
     Heal,
-    Thaw(usize),
+    Thaw(NodeId),
     Near,
     /// The disk is whole again; a node that stopped over it begins anew.
-    Mend(usize),
+    Mend(NodeId),
 }
 
 /// A cluster, and what befalls it.
 pub(crate) struct Chaos {
     site: Site,
-    nodes: Vec<SimNode>,
+    fleet: Fleet,
     due: Vec<(Duration, Relief)>,
     /// That of the fault that strikes.
     number: usize,
 }
 
 impl Chaos {
-    pub(crate) fn new(site: Site, nodes: Vec<SimNode>) -> Self {
-        Self { site, nodes, due: Vec::new(), number: 0 }
+    pub(crate) fn new(site: Site, fleet: Fleet) -> Self {
+        Self { site, fleet, due: Vec::new(), number: 0 }
     }
 
     /// Plays these until `until` has passed since the run's start or a judge has complained.
@@ -71,8 +72,8 @@ impl Chaos {
 
     /// Whether all is well: nothing is due to be put right, and everybody is there.
     fn look_around(&self) {
-        let is_well = |node: &SimNode| node.lives() && !node.has_stopped() && !node.is_ruined();
-        self.site.world.set_calm(self.due.is_empty() && self.nodes.iter().all(is_well));
+        let is_unwell = |node: &SimNode| !node.lives() || node.has_stopped() || node.is_ruined();
+        self.site.world.set_calm(self.due.is_empty() && self.fleet.those(is_unwell).is_empty());
     }
 
     /// Everything is put right again.
@@ -80,19 +81,15 @@ impl Chaos {
         self.due.clear();
         self.site.mesh.clear_up();
         self.site.mesh.heal();
-        for place in 0..self.nodes.len() {
-            self.put_right(Relief::Thaw(place));
-            self.put_right(Relief::Mend(place));
-            self.put_right(Relief::Boot(place));
+        for node in self.fleet.ids() {
+            self.put_right(Relief::Thaw(node));
+            self.put_right(Relief::Mend(node));
+            self.put_right(Relief::Boot(node));
         }
     }
 
-    pub(crate) fn nodes(&self) -> &[SimNode] {
-        &self.nodes
-    }
-
     pub(crate) fn end(&mut self) {
-        self.nodes.iter_mut().for_each(SimNode::crash);
+        self.fleet.each(SimNode::crash);
     }
 
     fn relieve(&mut self) {
@@ -107,26 +104,28 @@ impl Chaos {
         match relief {
             Relief::Heal => self.site.mesh.heal(),
             Relief::Near => self.site.mesh.bring_near(),
-            Relief::Boot(place) => {
-                if let Some(node) = self.nodes.get_mut(place)
-                    && !node.lives()
-                    && !node.is_ruined()
-                {
-                    node.boot();
-                }
+            Relief::Boot(id) => {
+                self.fleet.on(id, |node| {
+                    if !node.lives() && !node.is_ruined() {
+                        node.boot();
+                    }
+                });
             }
-            Relief::Thaw(place) => {
-                if let Some(node) = self.nodes.get(place) {
-                    runtime::thaw(node.id);
-                    self.site.mesh.release(node.id);
-                }
+            Relief::Thaw(id) => {
+                runtime::thaw(id);
+                self.site.mesh.release(id);
             }
-            Relief::Mend(place) => {
-                let Some(node) = self.nodes.get_mut(place) else { return };
-                node.disk().mend();
-                if node.lives() && node.has_stopped() {
-                    node.crash();
-                    self.due.push((elapsed() + BOOT, Relief::Boot(place)));
+            Relief::Mend(id) => {
+                let stopped = self.fleet.on(id, |node| {
+                    node.disk().mend();
+                    let stopped = node.lives() && node.has_stopped();
+                    if stopped {
+                        node.crash();
+                    }
+                    stopped
+                });
+                if stopped == Some(true) {
+                    self.due.push((elapsed() + BOOT, Relief::Boot(id)));
                 }
             }
         }
@@ -138,13 +137,15 @@ impl Chaos {
         groups.nth(self.number).unwrap_or(GroupId::SYSTEM)
     }
 
-    pub(crate) fn place(&self, whom: Whom) -> usize {
-        let group = self.group();
+    /// Whom a fault strikes: of all that are there now.
+    pub(crate) fn whom(&self, whom: Whom) -> NodeId {
+        let (Whom::Place(place) | Whom::Leader(place)) = whom;
+        let ids = self.fleet.ids();
+        let drawn = ids.get(place % ids.len().max(1)).copied().unwrap_or(NodeId(0));
+        let leaders = || self.fleet.those(|node| node.leads(self.group()));
         match whom {
-            Whom::Place(place) => place % self.nodes.len().max(1),
-            Whom::Leader(place) => {
-                self.nodes.iter().position(|node| node.leads(group)).unwrap_or(place)
-            }
+            Whom::Place(_) => drawn,
+            Whom::Leader(_) => leaders().first().copied().unwrap_or(drawn),
         }
     }
 
@@ -152,92 +153,95 @@ impl Chaos {
         let Blow { act, lasts, .. } = blow;
         match act {
             Act::Crash { whom, ambush } => {
-                let place = self.place(whom);
+                let node = self.whom(whom);
                 if let Some(moment) = ambush {
-                    self.ambush(place, moment).await;
+                    self.ambush(node, moment).await;
                 }
-                self.crash(place, &blow);
+                self.crash(node, &blow);
             }
             Act::Blackout { ambush } => {
-                let leader = self.place(Whom::Leader(0));
+                let leader = self.whom(Whom::Leader(0));
                 self.ambush(leader, ambush).await;
-                for place in 0..self.nodes.len() {
-                    self.crash(place, &blow);
+                for node in self.fleet.ids() {
+                    self.crash(node, &blow);
                 }
             }
             Act::Cut(whom, shape) => {
-                let place = self.place(whom);
-                let ways = self.ways(place, shape);
-                self.note(&blow, place);
+                let node = self.whom(whom);
+                let ways = self.ways(node, shape);
+                self.note(&blow, node);
                 self.site.mesh.cut(&ways);
                 self.due.push((elapsed() + lasts, Relief::Heal));
             }
             Act::Freeze(whom) => {
-                let place = self.place(whom);
-                let Some(node) = self.nodes.get(place).map(|node| node.id) else { return };
-                self.note(&blow, place);
+                let node = self.whom(whom);
+                self.note(&blow, node);
                 runtime::freeze(node);
                 self.site.mesh.hold(node);
-                self.due.push((elapsed() + lasts, Relief::Thaw(place)));
+                self.due.push((elapsed() + lasts, Relief::Thaw(node)));
             }
             Act::Slow(whom, by) => {
-                let place = self.place(whom);
-                let ways = self.ways(place, Shape::Isolated);
-                self.note(&blow, place);
+                let node = self.whom(whom);
+                let ways = self.ways(node, Shape::Isolated);
+                self.note(&blow, node);
                 self.site.mesh.slow(&ways, by);
                 self.due.push((elapsed() + lasts, Relief::Near));
             }
             Act::Jump(whom, by_ms) => {
-                let place = self.place(whom);
-                let Some(node) = self.nodes.get(place).map(|node| node.id) else { return };
-                self.note(&blow, place);
+                let node = self.whom(whom);
+                self.note(&blow, node);
                 runtime::jump(node, by_ms.saturating_mul(1_000));
             }
-            Act::HandOver { whom, to } => self.hand_over(self.place(whom), to, &blow),
-            Act::Disk(whom, how) => self.fail_disk(self.place(whom), how, &blow),
+            Act::HandOver { whom, to } => self.hand_over(self.whom(whom), to, &blow),
+            Act::Disk(whom, how) => self.fail_disk(self.whom(whom), how, &blow),
             Act::Misdirect(whom, draw) => {
-                let place = self.place(whom);
-                self.note(&blow, place);
-                if let Some(node) = self.nodes.get(place) {
-                    node.disk().misdirect(draw);
+                let node = self.whom(whom);
+                if self.fleet.may_lose(node) {
+                    self.note(&blow, node);
+                    self.fleet.on(node, |node| node.disk().misdirect(draw));
+                }
+            }
+            Act::Wipe(whom) => {
+                let node = self.whom(whom);
+                if self.fleet.may_lose(node) {
+                    self.crash(node, &blow);
+                    self.fleet.on(node, SimNode::wipe);
                 }
             }
             Act::Rot(whom, draw) => {
-                let place = self.place(whom);
-                self.crash(place, &blow);
-                if let Some(node) = self.nodes.get(place) {
-                    node.disk().rot(draw);
+                let node = self.whom(whom);
+                if self.fleet.may_lose(node) {
+                    self.crash(node, &blow);
+                    self.fleet.on(node, |node| node.disk().rot(draw));
                 }
             }
         }
     }
 
-    fn note(&self, blow: &Blow, place: usize) {
-        self.site.world.fault(&format!("fault {} at n{}: {blow}", self.number, place + 1), 1);
+    fn note(&self, blow: &Blow, node: NodeId) {
+        self.site.world.fault(&format!("fault {} at {node}: {blow}", self.number), 1);
     }
 
     /// A leadership is to move, at whoever's word; whether it does is not promised.
-    fn hand_over(&self, place: usize, to: Option<usize>, blow: &Blow) {
-        let Some(node) = self.nodes.get(place) else { return };
-        let Some(handle) = node.handle() else { return };
-        self.note(blow, place);
-        let to = to.and_then(|to| self.nodes.get(to % self.nodes.len())).map(|node| node.id);
+    fn hand_over(&self, node: NodeId, to: Option<usize>, blow: &Blow) {
+        let Some(handle) = self.fleet.on(node, |node| node.handle()).flatten() else { return };
+        self.note(blow, node);
+        let to = to.map(|to| self.whom(Whom::Place(to)));
         let lead = MemberRequest::Lead(NewLeader { group: self.group(), to });
         let asked = handle.ask(Request::Membership(lead), HAND_OVER_WITHIN_MS);
-        drop(runtime::spawn_at(node.id, asked));
+        drop(runtime::spawn_at(node, asked));
     }
 
-    fn fail_disk(&mut self, place: usize, how: Failing, blow: &Blow) {
-        let Some(node) = self.nodes.get(place) else { return };
-        self.note(blow, place);
-        node.disk().fail(how);
-        self.due.push((elapsed() + blow.lasts, Relief::Mend(place)));
+    fn fail_disk(&mut self, node: NodeId, how: Failing, blow: &Blow) {
+        self.note(blow, node);
+        self.fleet.on(node, |node| node.disk().fail(how));
+        self.due.push((elapsed() + blow.lasts, Relief::Mend(node)));
     }
 
     /// Waits until the node has written what it has not synced, and then a moment.
-    async fn ambush(&self, place: usize, moment: Duration) {
+    async fn ambush(&self, node: NodeId, moment: Duration) {
         let end = elapsed() + AMBUSH;
-        while self.nodes.get(place).is_some_and(|node| !node.disk().is_unsynced()) {
+        while self.fleet.on(node, |node| node.disk().is_unsynced()) == Some(false) {
             if elapsed() >= end {
                 return;
             }
@@ -246,21 +250,19 @@ impl Chaos {
         SimRuntime::sleep(moment).await;
     }
 
-    fn crash(&mut self, place: usize, blow: &Blow) {
-        if self.nodes.get(place).is_none_or(|node| !node.lives()) {
+    fn crash(&mut self, node: NodeId, blow: &Blow) {
+        if self.fleet.on(node, |node| node.lives()) != Some(true) {
             return;
         }
-        self.note(blow, place);
-        if let Some(node) = self.nodes.get_mut(place) {
-            node.crash();
-        }
-        self.due.push((elapsed() + blow.lasts, Relief::Boot(place)));
+        self.note(blow, node);
+        self.fleet.on(node, SimNode::crash);
+        self.due.push((elapsed() + blow.lasts, Relief::Boot(node)));
     }
 
     /// The ways that a cut of this shape at this node takes.
-    pub(crate) fn ways(&self, place: usize, shape: Shape) -> Vec<(NodeId, NodeId)> {
-        let ids: Vec<NodeId> = self.nodes.iter().map(|node| node.id).collect();
-        let Some(node) = ids.get(place).copied() else { return Vec::new() };
+    pub(crate) fn ways(&self, node: NodeId, shape: Shape) -> Vec<(NodeId, NodeId)> {
+        let ids = self.fleet.ids();
+        let Some(place) = ids.iter().position(|id| *id == node) else { return Vec::new() };
         let next = ids.get((place + 1) % ids.len()).copied().unwrap_or(node);
         let others: Vec<NodeId> = ids.into_iter().filter(|id| *id != node).collect();
         let half: BTreeSet<NodeId> = others.iter().copied().take(others.len() / 2).collect();

@@ -90,19 +90,28 @@ pub(crate) struct Knobs {
     pub(crate) profile: Profile,
     pub(crate) skew_ppm: u64,
     pub(crate) wall_off_ms: u64,
+    /// The members change, up to so many voters; 0 where they stay.
+    pub(crate) voters_max: u64,
 }
 
 impl Knobs {
     /// What `seed` makes of the plan; `rng` begins with it, and goes on to draw the rest of the run.
     pub(crate) fn draw(plan: &Plan, rng: &mut Rng) -> Self {
-        let shards = plan.shards.unwrap_or_else(|| {
-            // From a stream of its own: to fix them leaves everything else as it was.
-            match rng.clone().fork().below(16) {
-                0 | 1 => 2,
-                2 => 3,
-                _most => 1,
-            }
-        });
+        // From a stream of its own: to fix these leaves everything else as it was.
+        let mut apart = rng.clone().fork();
+        let drawn = match apart.below(8) {
+            0..6 => 1,
+            6 => 2,
+            _seven => 3,
+        };
+        let shards = plan.shards.unwrap_or(drawn);
+        // More nodes cost more than twice as much, so the members change in one seed in six.
+        let voters_max = match apart.below(24) {
+            0 => 3,
+            1 | 2 => 5,
+            3 => 7,
+            _stay => 0,
+        };
         let drawn = 1 + rng.below(6);
         let mut pick = |choices: [u64; 3]| {
             let [a, b, c] = choices;
@@ -129,6 +138,7 @@ impl Knobs {
                 [usize::try_from(pick([0, 1, 2])).unwrap_or(0)],
             skew_ppm: pick([0, 300, 20_000]),
             wall_off_ms: pick([0, 20, 5_000]),
+            voters_max,
         }
     }
 
@@ -147,6 +157,7 @@ impl Knobs {
             profile,
             skew_ppm: 0,
             wall_off_ms: 0,
+            voters_max: 0,
         }
     }
 

@@ -12,6 +12,8 @@ pub enum Law {
     ElectionSafety,
     /// A leader has what was committed before its term.
     LeaderCompleteness,
+    /// Voters change in joint steps, and only a voter leads.
+    Membership,
     /// What one node applied at an index, all apply there.
     StateMachineSafety,
     /// Equal prefixes make equal states, and a state has its digest.
@@ -65,6 +67,7 @@ impl fmt::Display for Law {
             Self::LogMatching => "log matching",
             Self::ElectionSafety => "election safety",
             Self::LeaderCompleteness => "leader completeness",
+            Self::Membership => "membership",
             Self::StateMachineSafety => "state machine safety",
             Self::StateDigest => "state digest",
             Self::Durability => "durability",

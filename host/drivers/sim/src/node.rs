@@ -4,18 +4,23 @@
 //! everything in it inherits the node: its clock, and its end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use quorate_crank::{BlobExchange, Crank, Groups, Handle, Mailbox, Parts, Post};
+use openraft_rt::AsyncRuntime as _;
+use quorate_crank::{
+    BlobExchange, Contact, Contacts, Crank, Groups, Handle, Listener, Mailbox, Parts, Post, Usher,
+};
 use quorate_dispatch::NativeSource;
 use quorate_kernel::{Kernel, KernelConfig, LEASE_TERM, LocalAgent, MemberInfo};
 use quorate_ledger::Ledger;
-use quorate_raft::{Observer, Raft, RaftOptions};
+use quorate_raft::{AllowList, Observer, Raft, RaftOptions};
 use quorate_storage::{Blobs, DataDir, DirectoryId, Identity, Log, LogOptions, Snapshots};
 use quorate_types::rng::Rng;
 use quorate_types::task::NAMESPACE_DEFAULT;
-use quorate_types::{CapabilitySet, EventKind, Faults, GroupId, Index, NodeId, Term};
+use quorate_types::{CapabilitySet, Door as _, EventKind, Faults, GroupId, Index, NodeId, Term};
 
 use crate::disk::SimDisk;
 use crate::guests::SimGuests;
@@ -37,6 +42,8 @@ pub(crate) const CAPABILITY: &str = "work";
 /// Small, so that a run rolls and recycles segments; far larger than a record.
 const SEGMENT_BYTES: u32 = 256 << 10;
 const SLOTS: u32 = 8;
+/// How often a node that joins is asked whether it is ready.
+const READY_STEP: Duration = Duration::from_millis(50);
 
 /// What a cluster's nodes share.
 #[derive(Clone)]
@@ -44,20 +51,27 @@ pub(crate) struct Site {
     pub(crate) world: World,
     pub(crate) mesh: Mesh,
     pub(crate) doors: Doors,
+    /// The doors of those too to whom nobody is sent.
+    pub(crate) back_doors: Doors,
     pub(crate) faults: Faults,
     pub(crate) knobs: Knobs,
-    pub(crate) voters: BTreeSet<NodeId>,
+    /// The voters that the cluster begins with.
+    pub(crate) founders: BTreeSet<NodeId>,
 }
 
 /// A node over all its lives.
 pub(crate) struct SimNode {
     pub(crate) id: NodeId,
     site: Site,
+    /// The members that its file names, itself included.
+    file: BTreeSet<NodeId>,
     disk: SimDisk,
     rng: Rng,
     /// Whether the present life is over; none where there is no power.
     life: Option<Arc<AtomicBool>>,
     lives: u64,
+    /// Whether nobody is sent to its door.
+    closed: Arc<AtomicBool>,
     fate: Arc<Mutex<Fate>>,
 }
 
@@ -72,10 +86,29 @@ enum Fate {
 }
 
 impl SimNode {
-    pub(crate) fn new(site: Site, id: NodeId, mut rng: Rng) -> Self {
+    /// One that the cluster begins with.
+    pub(crate) fn new(site: Site, id: NodeId, rng: Rng) -> Self {
+        let file = site.founders.clone();
+        Self::with_file(site, id, rng, file)
+    }
+
+    /// One that joins the cluster, which has these members then.
+    pub(crate) fn joining(
+        site: Site,
+        id: NodeId,
+        mut rng: Rng,
+        mut members: BTreeSet<NodeId>,
+    ) -> Self {
+        runtime::set_clock(id, site.knobs.clock(&mut rng));
+        members.insert(id);
+        Self::with_file(site, id, rng, members)
+    }
+
+    fn with_file(site: Site, id: NodeId, mut rng: Rng, file: BTreeSet<NodeId>) -> Self {
         let (world, sync_us_max) = (site.world.clone(), site.knobs.sync_us_max);
         let disk = SimDisk::new(world, id, rng.next_u64(), sync_us_max, &site.faults);
-        Self { id, site, disk, rng, life: None, lives: 0, fate: Arc::new(Mutex::new(Fate::Well)) }
+        let fate = Arc::new(Mutex::new(Fate::Well));
+        Self { id, site, file, disk, rng, life: None, lives: 0, closed: Arc::default(), fate }
     }
 
     /// Whether it has power; its door opens a while later.
@@ -88,7 +121,7 @@ impl SimNode {
     }
 
     pub(crate) fn handle(&self) -> Option<SimHandle> {
-        locked(&self.site.doors).get(&self.id).map(|(_, handle)| handle.clone())
+        locked(&self.site.back_doors).get(&self.id).map(|(_, handle)| handle.clone())
     }
 
     pub(crate) fn leads(&self, group: GroupId) -> bool {
@@ -106,6 +139,34 @@ impl SimNode {
         *locked(&self.fate) == Fate::Ruined
     }
 
+    /// Its disk is emptied while it has no power. It must not vote under its id again, which its
+    /// peers would not let it (`node`'s admission): it does not come back.
+    pub(crate) fn wipe(&mut self) {
+        self.disk.wipe();
+        if !self.site.faults.wiped_returns {
+            *locked(&self.fate) = Fate::Ruined;
+        }
+    }
+
+    /// Whether it has lost for good what it had, or may have.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.is_ruined() || self.disk.is_marred()
+    }
+
+    /// Nobody is sent to its door any more.
+    pub(crate) fn close_door(&mut self) {
+        self.closed.store(true, Ordering::Relaxed);
+        drop(locked(&self.site.doors).remove(&self.id));
+    }
+
+    /// As before.
+    pub(crate) fn open_door(&mut self) {
+        self.closed.store(false, Ordering::Relaxed);
+        if let Some((life, handle)) = locked(&self.site.back_doors).get(&self.id) {
+            locked(&self.site.doors).insert(self.id, (*life, handle.clone()));
+        }
+    }
+
     /// Begins a life on whatever the disk holds.
     pub(crate) fn boot(&mut self) {
         let over = Arc::new(AtomicBool::new(false));
@@ -114,6 +175,8 @@ impl SimNode {
         let birth = Birth {
             id: self.id,
             site: self.site.clone(),
+            file: self.file.clone(),
+            closed: Arc::clone(&self.closed),
             disk: self.disk.clone(),
             rng: self.rng.fork(),
             over,
@@ -145,7 +208,7 @@ impl SimNode {
         self.site.mesh.detach(self.id);
         self.site.world.ended(self.id);
         runtime::kill(self.id);
-        drop(door);
+        drop((door, locked(&self.site.back_doors).remove(&self.id)));
     }
 }
 
@@ -153,6 +216,8 @@ impl SimNode {
 struct Birth {
     id: NodeId,
     site: Site,
+    file: BTreeSet<NodeId>,
+    closed: Arc<AtomicBool>,
     disk: SimDisk,
     rng: Rng,
     over: Arc<AtomicBool>,
@@ -161,14 +226,14 @@ struct Birth {
 
 impl Birth {
     async fn begin(mut self, fate: Arc<Mutex<Fate>>) -> Result<(), String> {
-        let Site { world, mesh, doors, faults, knobs, voters } = self.site.clone();
+        let Site { world, mesh, doors, back_doors, faults, knobs, founders } = self.site.clone();
         let (id, disk, over) = (self.id, self.disk.clone(), Arc::clone(&self.over));
         let byte = u8::try_from(id.0).map_err(|error| error.to_string())?;
         let directory = DirectoryId([byte; 16]);
         let identity = Identity {
             cluster: "sim".to_owned(),
             node: id,
-            peer: format!("peer-{id}"),
+            peer: peer_of(id),
             directory,
             era: Some(quorate_types::Era::FIRST),
         };
@@ -180,25 +245,37 @@ impl Birth {
         let snapshots = Snapshots::open(disk.clone()).await.map_err(|error| told(&error))?;
         let store = Blobs::open(disk).await.map_err(|error| told(&error))?;
 
+        let joins = !founders.contains(&id);
         let mailbox = Mailbox::default();
+        let contacts = Contacts::new(id, self.file.iter().map(|id| (*id, contact(*id))).collect());
+        let inside = Listener { contacts: contacts.clone(), inside: mailbox.clone() };
         let tap = Tap {
+            inside,
             world: world.clone(),
             id,
             over: Arc::clone(&over),
-            mailbox: mailbox.clone(),
             disk: self.disk.clone(),
             fate,
         };
         let post = Post::new(mailbox.clone());
         let wire = mesh.wire(id);
-        let members = voters.len();
-        let config = self.kernel_config(&voters);
-        let tap = Arc::new(tap);
+        mesh.set_peers(id, self.file.clone());
+        let dialled = mesh.clone();
+        let dial = move |list: BTreeMap<NodeId, Contact>| {
+            dialled.set_peers(id, list.into_keys().collect());
+        };
+        let kept = self.disk.clone();
+        contacts.open::<SimRuntime, _>(wire.clone(), Box::new(dial), kept).await;
+        let members = self.file.len();
+        let config = self.kernel_config();
+        let founders = if joins { BTreeSet::new() } else { founders };
+        let (tap, allow_list) = (Arc::new(tap), AllowList::default());
         let mut rafts = Vec::new();
         for group in knobs.layout.groups() {
-            let mut options = RaftOptions::new(id, group, voters.clone());
+            let mut options = RaftOptions::new(id, group, founders.clone());
             (options.faults, options.compaction) = (faults.clone(), knobs.compaction);
             (options.layout, options.profile) = (knobs.layout, knobs.profile);
+            options.allow_list = allow_list.clone();
             let (log, snapshots) = (log.clone(), snapshots.clone());
             let raft = Raft::start(options, log, snapshots, wire.clone(), tap.clone())
                 .await
@@ -207,6 +284,8 @@ impl Birth {
             rafts.push(raft);
         }
         let blobs = BlobExchange::new(id, members, store, wire.clone());
+        let counted = blobs.clone();
+        contacts.count_for(move |members| counted.set_members(members));
         let groups = Groups::new(knobs.layout, rafts);
         post.open(groups.clone(), blobs.clone());
         let (seed, fault_ppm) = (self.rng.next_u64(), knobs.fault_ppm);
@@ -214,16 +293,23 @@ impl Birth {
         let wall = Arc::new(move || runtime::wall(id));
         let parts = Parts { mailbox, groups, blobs, wire, guests, wall };
         let handle = Crank::start(parts, |now| Kernel::new(config, Box::new(NativeSource), now));
-        mesh.attach(id, post);
-        locked(&doors).insert(id, (self.life, handle));
+        mesh.attach(id, Usher { contacts, inside: post });
+        locked(&back_doors).insert(id, (self.life, handle.clone()));
+        // Whoever sends people to doors asks first whether the node is ready.
+        while joins && handle.ready().is_err() {
+            SimRuntime::sleep(READY_STEP).await;
+        }
+        if !self.closed.load(Ordering::Relaxed) {
+            locked(&doors).insert(id, (self.life, handle));
+        }
         Ok(())
     }
 
-    fn kernel_config(&mut self, voters: &BTreeSet<NodeId>) -> KernelConfig {
+    fn kernel_config(&mut self) -> KernelConfig {
         let member = |id: &NodeId| MemberInfo {
             name: format!("{id}"),
-            peer: format!("peer-{id}"),
-            address: format!("sim/{id}"),
+            peer: peer_of(*id),
+            address: address_of(*id).to_string(),
         };
         let agent = LocalAgent {
             name: format!("worker-{}", self.id),
@@ -234,7 +320,7 @@ impl Birth {
         KernelConfig {
             node: self.id,
             layout: self.site.knobs.layout,
-            members: voters.iter().map(|id| (*id, member(id))).collect(),
+            members: self.file.iter().map(|id| (*id, member(id))).collect(),
             api: None,
             boot: self.rng.next_u64(),
             seed: self.rng.next_u64(),
@@ -244,6 +330,21 @@ impl Birth {
             spreads_leaders: false,
         }
     }
+}
+
+fn contact(id: NodeId) -> Contact {
+    Contact { peer: peer_of(id), address: address_of(id).to_string() }
+}
+
+/// The peer id of its key.
+pub(crate) fn peer_of(id: NodeId) -> String {
+    format!("peer-{id}")
+}
+
+/// Where it listens; nobody dials it.
+pub(crate) fn address_of(id: NodeId) -> SocketAddr {
+    let [.., high, low] = id.0.to_be_bytes();
+    SocketAddr::from(([10, 0, high, low], 4_000))
 }
 
 /// An error with its causes.
@@ -259,10 +360,10 @@ fn told(error: &dyn std::error::Error) -> String {
 
 /// Hears what the log says to the crank, for as long as its life is not over.
 struct Tap {
+    inside: Listener<SimWire>,
     world: World,
     id: NodeId,
     over: Arc<AtomicBool>,
-    mailbox: Mailbox,
     disk: SimDisk,
     fate: Arc<Mutex<Fate>>,
 }
@@ -277,14 +378,14 @@ impl Observer for Tap {
     fn applied(&self, group: GroupId, index: Index, events: &[EventKind], view: &Arc<Ledger>) {
         if !self.is_over() {
             self.world.applied(self.id, (group, index), events, view);
-            self.mailbox.applied(group, index, events, view);
+            self.inside.applied(group, index, events, view);
         }
     }
 
     fn restored(&self, group: GroupId, index: Index, view: &Arc<Ledger>) {
         if !self.is_over() {
             self.world.restored(self.id, group, index, view);
-            self.mailbox.restored(group, index, view);
+            self.inside.restored(group, index, view);
         }
     }
 
@@ -294,7 +395,17 @@ impl Observer for Tap {
             if !self.disk.has_failed() {
                 self.world.leadership(self.id, group, leader, term);
             }
-            self.mailbox.leadership(group, leader, term);
+            self.inside.leadership(group, leader, term);
+        }
+    }
+
+    fn membership(&self, group: GroupId, voters: &[NodeId], learners: &[NodeId]) {
+        if !self.is_over() {
+            let id = self.id;
+            self.world.tell(|| {
+                format!("{id} of g{group} has voters {voters:?} and learners {learners:?}")
+            });
+            self.inside.membership(group, voters, learners);
         }
     }
 
@@ -308,7 +419,7 @@ impl Observer for Tap {
             }
             self.world.set_calm(false);
             *locked(&self.fate) = Fate::Stopped;
-            self.mailbox.failed(group, reason);
+            self.inside.failed(group, reason);
         }
     }
 }

@@ -13,8 +13,10 @@ use quorate_types::rng::Rng;
 use quorate_types::{Digest, Door as _, NodeId, Request};
 
 use crate::chaos::Chaos;
+use crate::fleet::Fleet;
 use crate::knobs::{Knobs, Plan};
 use crate::law::{Complaint, Law};
+use crate::members;
 use crate::node::{Doors, SimHandle, SimNode, Site};
 use crate::schedule::{self, Blow};
 use crate::tally::Tally;
@@ -74,7 +76,7 @@ pub(crate) fn conduct<F: Future<Output = ()>>(
     let _silence = tracing::subscriber::set_default(tracing::subscriber::NoSubscriber::default());
     PANICS.take();
     COMMAND.set(Some(plan.command(seed)));
-    let world = World::new(keep_lines, usize::try_from(plan.nodes).unwrap_or(1));
+    let world = World::new(keep_lines, (1..=plan.nodes).map(NodeId).collect());
     let mut runtime = SimRuntime::with_seed(seed);
     if keep_lines {
         runtime.keep_steps();
@@ -146,24 +148,26 @@ async fn play(seed: u64, plan: Plan, world: World) {
     let mut rng = Rng::new(seed);
     let knobs = Knobs::draw(&plan, &mut rng);
     let mesh = Mesh::new(world.clone(), rng.next_u64(), &knobs);
-    let voters: BTreeSet<NodeId> = (1..=plan.nodes).map(NodeId).collect();
+    let founders: BTreeSet<NodeId> = (1..=plan.nodes).map(NodeId).collect();
     let doors = Doors::default();
     let site = Site {
         world: world.clone(),
         mesh: mesh.clone(),
         doors: Doors::clone(&doors),
+        back_doors: Doors::default(),
         faults: plan.faults.clone(),
         knobs,
-        voters: voters.clone(),
+        founders: founders.clone(),
     };
     let mut nodes: Vec<SimNode> = Vec::new();
-    for id in voters {
+    for id in founders {
         set_clock(id, knobs.clock(&mut rng));
         let mut node = SimNode::new(site.clone(), id, rng.fork());
         node.boot();
         nodes.push(node);
     }
-    let mut chaos = Chaos::new(site, nodes);
+    let fleet = Fleet::new(nodes);
+    let mut chaos = Chaos::new(site.clone(), fleet.clone());
     let span = Duration::from_secs(plan.seconds);
     let blows = faults_of(seed, &plan);
     let chosen = |number: &usize| plan.only.as_ref().is_none_or(|only| only.contains(number));
@@ -171,74 +175,103 @@ async fn play(seed: u64, plan: Plan, world: World) {
         blows.into_iter().enumerate().filter(|(number, _)| chosen(number)).collect();
     let front = Front::new(world.clone(), doors, span);
     workload::begin(&front, &mut rng, knobs.rate);
+    let operator = (knobs.voters_max > 0).then(|| {
+        let front = front.clone();
+        let operator = members::Operator::new(front, site, fleet.clone(), rng.fork());
+        SimRuntime::spawn(operator.operate())
+    });
     chaos.play(&blows, span).await;
     if !world.has_complaints() {
         chaos.heal();
-        settle(&world, &chaos, &front, &mut rng).await;
+        // What was begun is brought to its end, or gives up.
+        if let Some(operator) = operator {
+            drop(SimRuntime::timeout(SETTLE_WITHIN, operator).await);
+        }
+        settle(&world, &fleet, &front, &mut rng).await;
     }
     chaos.end();
     mesh.end();
 }
 
 /// Waits until all nodes have ended all acknowledged tasks and are of one state, then judges.
-async fn settle(world: &World, chaos: &Chaos, front: &Front, rng: &mut Rng) {
+async fn settle(world: &World, fleet: &Fleet, front: &Front, rng: &mut Rng) {
     let end = SimInstant::now() + SETTLE_WITHIN;
     // Owners who were not answered yet submit again; what they are told counts as well.
     SimRuntime::sleep(Duration::from_secs(5)).await;
-    rest(world, chaos, end).await;
-    read_all_groups(world, chaos).await;
+    rest(world, fleet, end).await;
+    // Whoever asked for a removal may have given up before he was told of it.
+    let members = members_of(fleet);
+    for id in fleet.ids().into_iter().filter(|id| members.iter().all(|(node, _)| node != id)) {
+        fleet.on(id, SimNode::close_door);
+    }
+    read_all_groups(world, fleet).await;
     workload::keys::read_all(front, rng).await;
     workload::locks::take_all(front, rng).await;
     SimRuntime::sleep(workload::watchers::CAUGHT_UP).await;
     world.judge(world.know(|judges| judges.watches.end()));
-    read_blobs(world, chaos).await;
-    rest(world, chaos, end).await;
-    for node in chaos.nodes().iter().filter(|node| !node.is_ruined()) {
-        match node.handle() {
-            Some(handle) => world.judge_end(node.id, &handle.views()),
-            None => world.complain(Law::Liveness, format!("{} is down", node.id)),
+    read_blobs(world, fleet).await;
+    rest(world, fleet, end).await;
+    for (node, handle) in members_of(fleet) {
+        match handle {
+            Some(handle) => world.judge_end(node, &handle.views()),
+            None => world.complain(Law::Liveness, format!("{node} is down")),
         }
     }
 }
 
-async fn rest(world: &World, chaos: &Chaos, end: SimInstant) {
-    while SimInstant::now() < end && !world.has_complaints() && !is_settled(world, chaos) {
+async fn rest(world: &World, fleet: &Fleet, end: SimInstant) {
+    while SimInstant::now() < end && !world.has_complaints() && !is_settled(world, fleet) {
         SimRuntime::sleep(SETTLE_STEP).await;
     }
 }
 
-fn is_settled(world: &World, chaos: &Chaos) -> bool {
-    let sound = chaos.nodes().iter().filter(|node| !node.is_ruined());
+fn is_settled(world: &World, fleet: &Fleet) -> bool {
     let of = |door: SimHandle| {
         let views = door.views();
         let index = |group| views.group(group).map(|view| view.index());
         door.layout().groups().map(index).collect::<Vec<_>>()
     };
-    let indices: BTreeSet<_> = sound.map(|node| node.handle().map(of)).collect();
+    let indices = members_of(fleet).into_iter().map(|(_, handle)| handle.map(of));
+    let indices: BTreeSet<_> = indices.collect();
     world.is_settled() && indices.len() == 1 && !indices.contains(&None)
 }
 
+/// Those that must come to one state: who is sound and was not removed, as whoever has applied
+/// most has it.
+fn members_of(fleet: &Fleet) -> Vec<(NodeId, Option<SimHandle>)> {
+    let ruined = fleet.those(SimNode::is_ruined);
+    let mut doors = fleet.doors();
+    let views = doors.iter().filter_map(|(_, handle)| Some(handle.as_ref()?.views()));
+    if let Some(newest) = views.max_by_key(|views| views.system().index())
+        && newest.roster().begun()
+    {
+        doors.retain(|(node, _)| newest.roster().get(*node).is_some());
+    }
+    doors.retain(|(node, _)| !ruined.contains(node));
+    doors
+}
+
 /// Every node is served by every group's leader.
-async fn read_all_groups(world: &World, chaos: &Chaos) {
-    for node in chaos.nodes().iter().filter(|node| !node.is_ruined()) {
-        let Some(handle) = node.handle() else { continue };
+async fn read_all_groups(world: &World, fleet: &Fleet) {
+    for (node, handle) in members_of(fleet) {
+        let Some(handle) = handle else { continue };
         let everywhere = Request::Policies(Consistency::Linearizable);
-        let answer = spawn_at(node.id, handle.ask(everywhere, READ_WITHIN_MS)).await;
+        let answer = spawn_at(node, handle.ask(everywhere, READ_WITHIN_MS)).await;
         if let Ok(Err(refusal)) = answer {
-            let what = format!("{} cannot read all groups: {refusal}", node.id);
+            let what = format!("{node} cannot read all groups: {refusal}");
             world.complain(Law::Liveness, what);
         }
     }
 }
 
 /// Every node gives what any node has acknowledged.
-async fn read_blobs(world: &World, chaos: &Chaos) {
+async fn read_blobs(world: &World, fleet: &Fleet) {
     for digest in world.know(|judges| judges.blobs.sample()) {
-        for node in chaos.nodes() {
-            let Some(handle) = node.handle() else { continue };
-            let Ok(got) = spawn_at(node.id, handle.get_blob(digest)).await else { continue };
+        for (node, handle) in members_of(fleet) {
+            let Some(handle) = handle else { continue };
+            let Ok(got) = spawn_at(node, handle.get_blob(digest)).await else { continue };
             let got = got.map(|content| Digest::of(&content));
-            world.ask(|judges| judges.blobs.read(node.id, digest, got));
+            world.ask(|judges| judges.blobs.read(node, digest, got));
         }
     }
 }

@@ -85,6 +85,8 @@ pub(crate) enum Act {
     Disk(Whom, Failing),
     /// Bytes that were durable change while the power is off, by these draws.
     Rot(Whom, u64),
+    /// The disk is emptied while the power is off.
+    Wipe(Whom),
     /// The next write lands beside its place, by this draw.
     Misdirect(Whom, u64),
 }
@@ -125,6 +127,7 @@ impl fmt::Display for Blow {
             Act::Disk(whom, Failing::Write) => write!(f, "a write of {whom} fails"),
             Act::Disk(whom, Failing::Sync) => write!(f, "a sync of {whom} fails"),
             Act::Rot(whom, _) => write!(f, "{whom} loses power and its disk rots"),
+            Act::Wipe(whom) => write!(f, "{whom} loses power and its disk is emptied"),
             Act::Misdirect(whom, _) => write!(f, "a write of {whom} is misdirected"),
         }
     }
@@ -283,10 +286,10 @@ fn damage(draw: &mut Draw<'_>, plan: &Plan, blows: &mut Vec<Blow>) {
         }
         let whom = Whom::Place(first + number);
         let drawn = draw.rng.next_u64();
-        let act = if draw.rng.chance(500_000) {
-            Act::Rot(whom, drawn)
-        } else {
-            Act::Misdirect(whom, drawn)
+        let act = match draw.below(3) {
+            0 => Act::Rot(whom, drawn),
+            1 => Act::Wipe(whom),
+            _misdirect => Act::Misdirect(whom, drawn),
         };
         let at = Duration::from_millis(draw.below(1_000 * plan.seconds.max(1)));
         blows.push(Blow { at, act, lasts: draw.ms(5, 500) });

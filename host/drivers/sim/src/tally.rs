@@ -31,6 +31,12 @@ pub struct Tally {
     pub reads: u64,
     /// Policies activated and adopted.
     pub swaps: u64,
+    /// Nodes that were let in.
+    pub joined: u64,
+    /// Changes of voters acknowledged.
+    pub revoted: u64,
+    /// Members removed.
+    pub removed: u64,
     /// Acts on keys whose outcome is known.
     pub keys: u64,
     /// And those of which nobody knows.
@@ -45,7 +51,7 @@ pub struct Tally {
 
 impl Tally {
     /// The names and counts, in one order.
-    pub fn counts(&self) -> [(&'static str, u64); 16] {
+    pub fn counts(&self) -> [(&'static str, u64); 19] {
         let Self {
             acks,
             completed,
@@ -58,6 +64,9 @@ impl Tally {
             blobs,
             reads,
             swaps,
+            joined,
+            revoted,
+            removed,
             keys,
             keys_unknown,
             seats,
@@ -76,6 +85,9 @@ impl Tally {
             ("blobs", blobs),
             ("reads", reads),
             ("swaps", swaps),
+            ("joined", joined),
+            ("changes of voters", revoted),
+            ("removed", removed),
             ("acts on keys", keys),
             ("acts without an outcome", keys_unknown),
             ("seats held", seats),
@@ -98,6 +110,9 @@ impl AddAssign for Tally {
         self.blobs += other.blobs;
         self.reads += other.reads;
         self.swaps += other.swaps;
+        self.joined += other.joined;
+        self.revoted += other.revoted;
+        self.removed += other.removed;
         self.keys += other.keys;
         self.keys_unknown += other.keys_unknown;
         self.seats += other.seats;

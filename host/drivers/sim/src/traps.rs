@@ -12,6 +12,7 @@ use quorate_types::rng::Rng;
 use quorate_types::{Faults, NodeId, Payload, Reply, Request, Submission, TaskSpec};
 
 use crate::chaos::Chaos;
+use crate::fleet::Fleet;
 use crate::knobs::{Knobs, Plan};
 use crate::law::{Complaint, Law};
 use crate::node::{Doors, SimNode, Site};
@@ -128,9 +129,10 @@ async fn play(scene: Scene, world: World, found: Arc<Mutex<Duration>>) {
         world: world.clone(),
         mesh: mesh.clone(),
         doors: Arc::clone(&doors),
+        back_doors: Doors::default(),
         faults: Faults::none(),
         knobs,
-        voters: voters.clone(),
+        founders: voters.clone(),
     };
     let mut nodes = Vec::new();
     for id in voters {
@@ -138,22 +140,22 @@ async fn play(scene: Scene, world: World, found: Arc<Mutex<Duration>>) {
         node.boot();
         nodes.push(node);
     }
-    let mut chaos = Chaos::new(site, nodes);
+    let fleet = Fleet::new(nodes);
+    let mut chaos = Chaos::new(site, fleet.clone());
     SimRuntime::sleep(BEGIN).await;
     let (leads, shape) = scene.trap.shape();
-    let leader = chaos.place(Whom::Leader(0));
-    let others = usize::try_from(scene.nodes - 1).unwrap_or(1);
-    let drawn = usize::try_from(rng.below(scene.nodes - 1)).unwrap_or(0);
-    let place = if leads { leader } else { (leader + 1 + drawn) % (others + 1) };
-    mesh.cut_unnoticed(&chaos.ways(place, shape));
-    world.fault(&format!("{:?} at n{}", scene.trap, place + 1), 1);
+    let leader = chaos.whom(Whom::Leader(0));
+    let drawn = rng.below(scene.nodes - 1);
+    let node = if leads { leader } else { NodeId(1 + (leader.0 + drawn) % scene.nodes) };
+    mesh.cut_unnoticed(&chaos.ways(node, shape));
+    world.fault(&format!("{:?} at {node}", scene.trap), 1);
     if !scene.busy {
         SimRuntime::sleep(IDLE).await;
     }
     let acks = Arc::new(Mutex::new((elapsed(), Duration::ZERO)));
     let front = Front::new(world.clone(), doors, HOLD);
-    for node in chaos.nodes() {
-        drop(SimRuntime::spawn(ask(front.clone(), node.id, Arc::clone(&acks))));
+    for node in fleet.ids() {
+        drop(SimRuntime::spawn(ask(front.clone(), node, Arc::clone(&acks))));
     }
     SimRuntime::sleep(HOLD).await;
     let (last, longest) = *locked(&acks);

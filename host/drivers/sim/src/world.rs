@@ -1,6 +1,6 @@
 //! What all parts of a run share: the trace, the judges, and the logs that they read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,8 +35,8 @@ struct State {
     judges: Judges,
     /// One a group, from the first log that was opened on.
     courts: BTreeMap<GroupId, Court>,
-    /// Of every group.
-    voters: usize,
+    /// The voters that every group begins with.
+    founders: BTreeSet<NodeId>,
     /// Since when nothing has been wrong with anything.
     calm: Option<Duration>,
 }
@@ -50,7 +50,7 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl World {
-    pub(crate) fn new(keep_lines: bool, voters: usize) -> Self {
+    pub(crate) fn new(keep_lines: bool, founders: BTreeSet<NodeId>) -> Self {
         let record = Record {
             trace: Trace::new(keep_lines),
             complaints: Vec::new(),
@@ -58,7 +58,7 @@ impl World {
             tally: Tally::default(),
         };
         let (judges, courts) = (Judges::default(), BTreeMap::new());
-        let state = State { record, judges, courts, voters, calm: None };
+        let state = State { record, judges, courts, founders, calm: None };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -72,6 +72,11 @@ impl World {
         let record = &mut locked(&self.0).record;
         record.faults += count;
         record.trace.say(elapsed(), what);
+    }
+
+    /// Words for who reads the trace.
+    pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
+        locked(&self.0).record.trace.tell(elapsed(), what);
     }
 
     /// Nothing is wrong with anything from now on, or something is.
@@ -109,6 +114,17 @@ impl World {
         look(&locked(&self.0).judges)
     }
 
+    /// The sets of voters of all groups that may have a say now.
+    pub(crate) fn voters(&self) -> Vec<BTreeSet<NodeId>> {
+        let state = locked(&self.0);
+        state.courts.values().flat_map(|court| court.voters.configs().flatten()).cloned().collect()
+    }
+
+    /// A door says that these alone vote in a group.
+    pub(crate) fn acknowledged(&self, group: GroupId, voters: &BTreeSet<NodeId>) {
+        self.in_court(group, |court, _record| [court.voters.acknowledged(voters)]);
+    }
+
     /// Something was done and acknowledged.
     pub(crate) fn count(&self, add: impl FnOnce(&mut Tally)) {
         add(&mut locked(&self.0).record.tally);
@@ -129,9 +145,8 @@ impl World {
         let mut state = locked(&self.0);
         let state = &mut *state;
         for group in layout.groups() {
-            let court =
-                state.courts.entry(group).or_insert_with(|| Court::new(group, state.voters));
-            let verdict = court.opened(node, log.clone());
+            let begin = || Court::new(group, state.founders.clone());
+            let verdict = state.courts.entry(group).or_insert_with(begin).opened(node, log.clone());
             state.record.judge_of(group, verdict);
         }
     }

@@ -176,7 +176,13 @@ impl<RT: AsyncRuntime, D: Disk> Writer<RT, D> {
             }
             Act::Vote(_) if self.faults.vote_dropped => {}
             Act::Vote(vote) => {
-                let place = self.pen.put(of_group(Kind::Vote), vote).await?;
+                let mixed = self.faults.groups_mixed;
+                let head = if mixed {
+                    Head::of_group(Kind::Vote, GroupId::SYSTEM)
+                } else {
+                    of_group(Kind::Vote)
+                };
+                let place = self.pen.put(head, vote).await?;
                 self.tail(group).set_vote(vote.clone(), place);
             }
             Act::Truncate(index) => {

@@ -13,21 +13,20 @@
 //! durable before it was put in place, and a node that comes back without it is
 //! complained of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_types::quorum::majority;
 use quorate_types::{Index, NodeId, Term};
 
 use super::Book;
+use super::voters::{Voters, voters_in};
 use crate::law::{Law, Verdict};
 use crate::trace::bytes_hash;
 
 /// Of what is committed, the newest so many are looked for in a log.
 const NEWEST: usize = 64;
 
+#[derive(Default)]
 pub(crate) struct Committed {
-    /// Of the voters so many may lack an entry that is committed.
-    lacking_max: usize,
     entries: BTreeMap<Index, (Term, u64)>,
     /// How far each node that lives has applied.
     applied: BTreeMap<NodeId, Index>,
@@ -36,15 +35,6 @@ pub(crate) struct Committed {
 }
 
 impl Committed {
-    pub(crate) fn new(voters: usize) -> Self {
-        Self {
-            lacking_max: voters - majority(voters),
-            entries: BTreeMap::new(),
-            applied: BTreeMap::new(),
-            covered: BTreeMap::new(),
-        }
-    }
-
     pub(crate) fn forget(&mut self, node: NodeId) {
         self.applied.remove(&node);
     }
@@ -68,12 +58,21 @@ impl Committed {
         }
     }
 
-    /// A node has applied everything up to `index`.
-    pub(crate) fn see(&mut self, node: NodeId, index: Index, log: &impl Book) -> Verdict {
+    /// A node has applied everything up to `index`; where it was the first to, `voters` hear.
+    pub(crate) fn see(
+        &mut self,
+        node: NodeId,
+        index: Index,
+        log: &impl Book,
+        voters: &mut Voters,
+    ) -> Verdict {
         // A life without a snapshot applies from the log's beginning.
         let before = self.applied.insert(node, index).unwrap_or(Index(0));
         for record in log.read(Index(before.0 + 1)..Index(index.0 + 1)) {
             let entry = (record.term, bytes_hash(&record.payload));
+            if let (None, Some(sets)) = (self.entries.get(&record.index), voters_in(&record)) {
+                voters.applied(record.index, &sets)?;
+            }
             let first = *self.entries.entry(record.index).or_insert(entry);
             if first != entry {
                 let at = record.index;
@@ -97,26 +96,39 @@ impl Committed {
     }
 
     /// A quorum has what was just applied; a node that is down is believed.
-    pub(crate) fn kept<B: Book>(&self, index: Index, logs: &BTreeMap<NodeId, B>) -> Verdict {
+    pub(crate) fn kept<B: Book>(
+        &self,
+        index: Index,
+        logs: &BTreeMap<NodeId, B>,
+        voters: &Voters,
+    ) -> Verdict {
         match self.entries.get(&index) {
-            Some((term, _)) => self.is_kept(index, *term, logs),
+            Some((term, _)) => self.is_kept(index, *term, logs, voters),
             None => Ok(()),
         }
     }
 
     /// A quorum has the newest committed entries; a node that is down is believed.
-    pub(crate) fn all_kept<B: Book>(&self, logs: &BTreeMap<NodeId, B>) -> Verdict {
+    pub(crate) fn all_kept<B: Book>(&self, logs: &BTreeMap<NodeId, B>, voters: &Voters) -> Verdict {
         let mut newest = self.entries.iter().rev().take(NEWEST);
-        newest.try_for_each(|(index, (term, _))| self.is_kept(*index, *term, logs))
+        newest.try_for_each(|(index, (term, _))| self.is_kept(*index, *term, logs, voters))
     }
 
-    fn is_kept<B: Book>(&self, index: Index, term: Term, logs: &BTreeMap<NodeId, B>) -> Verdict {
+    fn is_kept<B: Book>(
+        &self,
+        index: Index,
+        term: Term,
+        logs: &BTreeMap<NodeId, B>,
+        voters: &Voters,
+    ) -> Verdict {
         let lacks = |(node, log): &(&NodeId, &B)| !self.has(**node, *log, index, term);
-        let lacking = logs.iter().filter(lacks).count();
-        if lacking <= self.lacking_max {
+        let lacking: BTreeSet<NodeId> =
+            logs.iter().filter(lacks).map(|(node, _log)| *node).collect();
+        if voters.have_quorum_without(&lacking) {
             return Ok(());
         }
-        Law::Durability.broken(format!("{lacking} nodes are without the committed entry {index}"))
+        let what = format!("{lacking:?} are without the committed entry {index}, and no quorum");
+        Law::Durability.broken(format!("{what} of the voters has it"))
     }
 
     /// In its log, or in the state that a snapshot gave it.
@@ -147,24 +159,34 @@ mod tests {
         verdict.err().map(|breach| breach.law)
     }
 
+    fn three() -> Voters {
+        Voters::new([N1, N2, N3].into())
+    }
+
     /// Three nodes, of which the first has applied two entries.
     fn two_applied() -> (Committed, Pages) {
-        let mut judge = Committed::new(3);
+        let mut judge = Committed::default();
         let log = pages(&[(1, 1, "a"), (2, 1, "b")]);
-        assert_eq!(judge.see(N1, Index(2), &log), Ok(()));
+        assert_eq!(judge.see(N1, Index(2), &log, &mut three()), Ok(()));
         (judge, log)
     }
 
     #[test]
     fn another_entry_at_an_applied_index_is_seen() {
         let (mut judge, log) = two_applied();
-        assert_eq!(judge.see(N2, Index(2), &log), Ok(()));
+        assert_eq!(judge.see(N2, Index(2), &log, &mut three()), Ok(()));
         // The first of a batch counts as much as its last.
         let other = pages(&[(1, 1, "x"), (2, 1, "b")]);
-        assert_eq!(law(judge.see(N3, Index(2), &other)), Some(Law::StateMachineSafety));
+        assert_eq!(
+            law(judge.see(N3, Index(2), &other, &mut three())),
+            Some(Law::StateMachineSafety)
+        );
         let later = pages(&[(1, 1, "a"), (2, 2, "b")]);
         judge.forget(N3);
-        assert_eq!(law(judge.see(N3, Index(2), &later)), Some(Law::StateMachineSafety));
+        assert_eq!(
+            law(judge.see(N3, Index(2), &later, &mut three())),
+            Some(Law::StateMachineSafety)
+        );
     }
 
     #[test]
@@ -172,9 +194,12 @@ mod tests {
         let (mut judge, _log) = two_applied();
         judge.restored(N2, Index(2));
         let beside = pages(&[(1, 1, "a"), (2, 0, "left over"), (3, 1, "c")]);
-        assert_eq!(judge.see(N2, Index(3), &beside), Ok(()));
+        assert_eq!(judge.see(N2, Index(3), &beside, &mut three()), Ok(()));
         let other = pages(&[(1, 1, "a"), (2, 1, "b"), (3, 1, "x")]);
-        assert_eq!(law(judge.see(N1, Index(3), &other)), Some(Law::StateMachineSafety));
+        assert_eq!(
+            law(judge.see(N1, Index(3), &other, &mut three())),
+            Some(Law::StateMachineSafety)
+        );
     }
 
     #[test]
@@ -195,17 +220,17 @@ mod tests {
         let logs = |third: &Pages| {
             BTreeMap::from([(N1, log.clone()), (N2, short.clone()), (N3, third.clone())])
         };
-        assert_eq!(judge.all_kept(&logs(&log)), Ok(()));
-        assert_eq!(law(judge.all_kept(&logs(&short))), Some(Law::Durability));
-        assert_eq!(law(judge.kept(Index(2), &logs(&short))), Some(Law::Durability));
-        assert_eq!(judge.kept(Index(1), &logs(&short)), Ok(()));
+        assert_eq!(judge.all_kept(&logs(&log), &three()), Ok(()));
+        assert_eq!(law(judge.all_kept(&logs(&short), &three())), Some(Law::Durability));
+        assert_eq!(law(judge.kept(Index(2), &logs(&short), &three())), Some(Law::Durability));
+        assert_eq!(judge.kept(Index(1), &logs(&short), &three()), Ok(()));
         judge.restored(N3, Index(2));
-        assert_eq!(judge.all_kept(&logs(&short)), Ok(()), "its snapshot has it");
+        assert_eq!(judge.all_kept(&logs(&short), &three()), Ok(()), "its snapshot has it");
     }
 
     #[test]
     fn a_snapshot_that_did_not_outlive_a_power_loss_is_seen() {
-        let mut judge = Committed::new(3);
+        let mut judge = Committed::default();
         judge.restored(N1, Index(7));
         assert_eq!(judge.began(N1), Ok(()));
         judge.forget(N1);

@@ -1,13 +1,13 @@
 //! One group's judges, and what each node's log has of the group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_ledger::{Command, Ledger};
 use quorate_raft::{LogEntry, log_entry};
 use quorate_storage::Record;
 use quorate_types::{Digest, GroupId, Index, NodeId, Term};
 
-use super::{Book as _, Volume, committed, entries, leaders, states, terms};
+use super::{Book as _, Volume, committed, entries, leaders, states, terms, voters};
 use crate::law::Verdict;
 use crate::world::SimLog;
 
@@ -19,21 +19,23 @@ pub(crate) struct Court {
     leaders: leaders::Leaders,
     states: states::States,
     terms: terms::Terms,
+    pub(crate) voters: voters::Voters,
     logs: BTreeMap<NodeId, Volume>,
     /// Up to here events were heard, from whichever node applied them first.
     heard: Index,
 }
 
 impl Court {
-    /// Over a group of so many voters.
-    pub(crate) fn new(group: GroupId, voters: usize) -> Self {
+    /// Over a group that begins with these voters.
+    pub(crate) fn new(group: GroupId, founders: BTreeSet<NodeId>) -> Self {
         Self {
             group,
-            committed: committed::Committed::new(voters),
+            committed: committed::Committed::default(),
             entries: entries::Entries::default(),
             leaders: leaders::Leaders::default(),
             states: states::States::default(),
             terms: terms::Terms::default(),
+            voters: voters::Voters::new(founders),
             logs: BTreeMap::new(),
             heard: Index(0),
         }
@@ -46,13 +48,17 @@ impl Court {
 
     /// Looks at what a node's log has gained.
     pub(crate) fn look(&mut self, node: NodeId) -> Verdict {
-        self.logs.get(&node).map_or(Ok(()), |log| self.entries.see(node, log))
+        let verdict = self.logs.get(&node).map_or(Ok(()), |log| self.entries.see(node, log));
+        for (at, sets) in self.entries.take_voters() {
+            self.voters.noted(at, sets);
+        }
+        verdict
     }
 
     /// A node's life begins with this log.
     pub(crate) fn opened(&mut self, node: NodeId, log: SimLog) -> Verdict {
         self.logs.insert(node, Volume { group: self.group, log });
-        self.committed.all_kept(&self.logs)
+        self.committed.all_kept(&self.logs, &self.voters)
     }
 
     /// A node's life begins in this term, before it has heard of anything.
@@ -87,10 +93,11 @@ impl Court {
         (at, digest): (Index, Digest),
     ) -> [Verdict; 2] {
         let state = self.states.see(node, at, digest);
+        let seen = self.look(node);
         let log = self.logs.get(&node).map_or(Ok(()), |log| {
-            self.entries.see(node, log)?;
-            self.committed.see(node, index, log)?;
-            self.committed.kept(index, &self.logs)
+            seen?;
+            self.committed.see(node, index, log, &mut self.voters)?;
+            self.committed.kept(index, &self.logs, &self.voters)
         });
         [state, log]
     }
@@ -114,9 +121,12 @@ impl Court {
         self.terms.heard(node, term);
         let Some(leader) = leader else { return [Ok(()), Ok(())] };
         let one = self.leaders.see(term, leader);
+        let seen = self.look(node);
         let whole = match self.logs.get(&node) {
-            Some(log) if leader == node => self.committed.leads(node, term, log),
-            Some(_) | None => Ok(()),
+            Some(log) if leader == node => seen
+                .and_then(|()| self.voters.leads(node, term))
+                .and_then(|()| self.committed.leads(node, term, log)),
+            Some(_) | None => seen,
         };
         [one, whole]
     }

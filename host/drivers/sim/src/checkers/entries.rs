@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use quorate_types::{Index, NodeId, Term};
 
 use super::Book;
+use super::voters::{Sets, voters_in};
 use crate::law::{Law, Verdict};
 use crate::trace::bytes_hash;
 
@@ -22,11 +23,18 @@ struct Entry {
 pub(crate) struct Entries {
     known: BTreeMap<(Index, Term), Entry>,
     seen: BTreeMap<NodeId, (Index, Term)>,
+    /// Entries that set voters, since somebody asked.
+    voters: Vec<((Index, Term), Sets)>,
 }
 
 impl Entries {
     pub(crate) fn forget(&mut self, node: NodeId) {
         self.seen.remove(&node);
+    }
+
+    /// The entries that were seen since this was asked and set voters.
+    pub(crate) fn take_voters(&mut self) -> Vec<((Index, Term), Sets)> {
+        std::mem::take(&mut self.voters)
     }
 
     pub(crate) fn see(&mut self, node: NodeId, log: &impl Book) -> Verdict {
@@ -47,6 +55,7 @@ impl Entries {
             before = Some((record.index, record.term));
             let key = (record.index, record.term);
             let entry = Entry { hash: bytes_hash(&record.payload), previous };
+            self.voters.extend(voters_in(&record).map(|sets| (key, sets)));
             let first = self.known.entry(key).or_insert(entry);
             let (index, term) = key;
             if first.hash != entry.hash {

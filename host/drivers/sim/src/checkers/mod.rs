@@ -10,6 +10,7 @@
 //! | a snapshot is put in place | `states`, `committed` |
 //! | leadership or term changes | `leaders`, `terms`; `committed` at a new leader's log |
 //! | a node comes back | `committed` at all logs, before it hears of anything; `terms`, `committed` once it is up |
+//! | an entry of voters is seen or applied, a leader is told | `voters` |
 //! | a door answers | `tasks`, `policies`, `calls`, `blobs`; the workload itself holds deadlines |
 //! | an agent begins a call | `calls` |
 //! | a client of the store is answered, or gives up | `keys`, which looks at the end |
@@ -34,6 +35,7 @@ mod policies;
 mod states;
 mod tasks;
 mod terms;
+mod voters;
 mod watches;
 
 pub(crate) use book::{Book, Volume};

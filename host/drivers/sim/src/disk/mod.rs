@@ -87,9 +87,20 @@ impl SimDisk {
         locked(&self.platter).rot(draw)
     }
 
+    /// Nothing is left on it. Its node has no power.
+    pub(crate) fn wipe(&self) {
+        locked(&self.platter).wipe();
+    }
+
     /// The next write goes elsewhere.
     pub(crate) fn misdirect(&self, draw: u64) {
-        locked(&self.platter).ills.misdirect = Some(draw);
+        let ills = &mut locked(&self.platter).ills;
+        (ills.misdirect, ills.marred) = (Some(draw), true);
+    }
+
+    /// Whether bytes have changed on it by themselves, or will.
+    pub(crate) fn is_marred(&self) -> bool {
+        locked(&self.platter).ills.marred
     }
 
     /// Whether its node may stop: it has failed in this life, or has lost what it had.

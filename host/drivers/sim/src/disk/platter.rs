@@ -33,6 +33,8 @@ pub(super) struct Ills {
     pub(super) failed: bool,
     /// Whether bytes have changed by themselves, in this life or one before.
     pub(super) damaged: bool,
+    /// Whether they may yet: it was drawn for that.
+    pub(super) marred: bool,
 }
 
 pub(super) struct Platter {
@@ -166,6 +168,15 @@ impl Platter {
         self.ills.misdirect = None;
     }
 
+    /// Nothing is left on it.
+    pub(super) fn wipe(&mut self) {
+        self.names.clear();
+        self.durable.clear();
+        self.namings.clear();
+        self.contents.clear();
+        self.ills.marred = true;
+    }
+
     /// Flips a bit of some file; whether any had one to flip.
     pub(super) fn rot(&mut self, draw: u64) -> bool {
         let mut rng = Rng::new(draw);
@@ -175,7 +186,7 @@ impl Platter {
             let file = usize::try_from(at).ok().and_then(|at| files.get(at));
             let content = file.and_then(|file| self.contents.get_mut(file));
             if content.is_some_and(|content| content.rot(&mut rng)) {
-                self.ills.damaged = true;
+                (self.ills.damaged, self.ills.marred) = (true, true);
                 return true;
             }
         }

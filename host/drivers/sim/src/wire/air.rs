@@ -43,6 +43,8 @@ pub(super) struct Air {
     pub(super) slow: BTreeMap<Way, u64>,
     /// Nodes that are held: they answer no ping.
     pub(super) held: BTreeSet<NodeId>,
+    /// Whom each node lets connect; anybody where there is no list.
+    pub(super) lists: BTreeMap<NodeId, BTreeSet<NodeId>>,
     /// Counts cuts and heals, so that a late notice knows that it is stale.
     pub(super) weather: u64,
     /// Connections that both ends believe in, each end's under its own order, by their number.
@@ -62,6 +64,7 @@ impl Air {
             cuts: BTreeSet::new(),
             slow: BTreeMap::new(),
             held: BTreeSet::new(),
+            lists: BTreeMap::new(),
             weather: 0,
             up: BTreeMap::new(),
             connections: 0,
@@ -73,6 +76,24 @@ impl Air {
         !self.cuts.contains(&way) && !self.held.contains(&way.0) && !self.held.contains(&way.1)
     }
 
+    /// Whether each of these is on the other's list.
+    fn is_admitted(&self, (one, other): Way) -> bool {
+        let admits = |node, peer| self.lists.get(node).is_none_or(|list| list.contains(peer));
+        admits(&one, &other) && admits(&other, &one)
+    }
+
+    /// From now on `node` lets these connect and no others; who has news.
+    pub(super) fn set_peers(&mut self, node: NodeId, peers: BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        self.lists.insert(node, peers);
+        let others: Vec<NodeId> = self.ports.keys().copied().collect();
+        let strange = others.into_iter().filter(|other| !self.is_admitted((node, *other)));
+        let strange: Vec<NodeId> = strange.collect();
+        let mut told: BTreeSet<NodeId> =
+            strange.into_iter().flat_map(|other| self.part((node, other), Gone::Closed)).collect();
+        told.append(&mut self.connect());
+        told
+    }
+
     /// Connects every pair that can be and is not; who has news.
     pub(super) fn connect(&mut self) -> BTreeSet<NodeId> {
         let live = self.ports.iter().filter(|(_, port)| port.post.is_some());
@@ -80,6 +101,7 @@ impl Air {
         let mut told = BTreeSet::new();
         for (from, to) in live.iter().flat_map(|from| live.iter().map(|to| (*from, *to))) {
             let open = self.is_open((from, to)) && self.is_open((to, from));
+            let open = open && self.is_admitted((from, to));
             if from != to && open && !self.up.contains_key(&(from, to)) {
                 self.connections += 1;
                 self.up.insert((from, to), self.connections);

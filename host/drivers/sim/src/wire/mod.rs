@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft_rt::{AsyncRuntime as _, Mpsc as _, MpscReceiver as _};
-use quorate_crank::Post;
+use quorate_crank::{Post, Usher};
 use quorate_types::{Gone, Inbox as _, Lane, NodeId, SendError, Wire, WireEvent};
 
 use self::air::{Air, Letter, Track, Way};
@@ -25,7 +25,7 @@ use crate::runtime::{self, MpscReceiver, SimMpsc, SimRuntime, WORLD};
 use crate::world::{World, locked};
 
 /// Where a node's frames go.
-pub(crate) type SimPost = Post<SimRuntime, SimDisk, SimWire>;
+pub(crate) type SimPost = Usher<Post<SimRuntime, SimDisk, SimWire>, SimWire>;
 
 /// A lane takes this many frames, like the transport's.
 const QUEUE_MAX: usize = 256;
@@ -96,6 +96,12 @@ impl Mesh {
             };
             mesh.bring_news(told);
         }));
+    }
+
+    /// From now on `node` lets these connect and no others.
+    pub(crate) fn set_peers(&self, node: NodeId, peers: BTreeSet<NodeId>) {
+        let told = locked(&self.air).set_peers(node, peers);
+        self.bring_news(told);
     }
 
     /// Frames on these ways vanish, and no end ever notices.

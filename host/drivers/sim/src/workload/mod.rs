@@ -74,11 +74,12 @@ impl Front {
         locked(&self.doors).get(&node).map(|(_, handle)| handle.clone())
     }
 
-    fn world(&self) -> &World {
+    pub(crate) fn world(&self) -> &World {
         &self.world
     }
 
-    fn is_over(&self) -> bool {
+    /// Whether requests do not begin any more.
+    pub(crate) fn is_over(&self) -> bool {
         SimInstant::now() >= self.until
     }
 
@@ -125,8 +126,19 @@ impl Front {
         what: &str,
         request: Request,
     ) -> Option<Result<Reply, Refusal>> {
+        self.ask_within(rng, what, request, WITHIN_MS).await
+    }
+
+    /// Asks at any door for an answer within this span.
+    pub(crate) async fn ask_within(
+        &self,
+        rng: &mut Rng,
+        what: &str,
+        request: Request,
+        within_ms: u64,
+    ) -> Option<Result<Reply, Refusal>> {
         let entrance = self.any(rng)?;
-        self.ask(&entrance, what, request, WITHIN_MS).await
+        self.ask(&entrance, what, request, within_ms).await
     }
 
     /// Stores content at any door; whether it was acknowledged.
