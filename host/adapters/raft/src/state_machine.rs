@@ -14,6 +14,7 @@ use futures::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use openraft_rt::{AsyncRuntime, Instant, Mutex as _};
+use quorate_ledger::Ledger;
 use quorate_storage::Snapshots;
 use quorate_types::{Disk, GroupId, Index, Term};
 
@@ -84,6 +85,17 @@ impl<RT: AsyncRuntime, D: Disk> Shelf<RT, D> {
     }
 }
 
+/// Work on a whole state, off the thread of its caller: a large one takes seconds, and heartbeats
+/// must not wait for it. A seeded runtime has no threads, and does it in place.
+async fn aside<RT: AsyncRuntime, T: Send + 'static>(
+    work: impl Fn() -> T + Clone + Send + 'static,
+) -> io::Result<T> {
+    match RT::spawn_blocking(work.clone()).await {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(work()),
+        done => done,
+    }
+}
+
 /// A planted fault: ledger time as this node has it, in place of the leader's stamp.
 fn stamp_anew(entries: &mut [Entry], since: Duration) {
     for entry in entries {
@@ -123,8 +135,14 @@ impl<RT: AsyncRuntime, D: Disk> StateMachine<RT, D> {
         let Some(snapshot) = self.shelf.latest().await? else { return Ok(()) };
         let index = index_or_none(snapshot.meta.last_log_id.as_ref());
         *self.shelf.newest.lock().await = index;
-        let ledger = self.machine.read_snapshot(&snapshot.snapshot).map_err(io::Error::other)?;
+        let ledger = self.read(snapshot.snapshot).await?;
         self.machine.install(self.generation, &snapshot.meta, ledger)
+    }
+
+    /// The state in a snapshot, read aside as it is written.
+    async fn read(&self, body: Bytes) -> io::Result<Ledger> {
+        let machine = Arc::clone(&self.machine);
+        aside::<RT, _>(move || machine.read_snapshot(&body)).await?.map_err(io::Error::other)
     }
 }
 
@@ -174,7 +192,7 @@ impl<RT: AsyncRuntime, D: Disk> RaftStateMachine<Tc<RT>> for StateMachine<RT, D>
         snapshot: Bytes,
     ) -> Result<(), io::Error> {
         // Read it first: what cannot be read must not become the newest on disk.
-        let ledger = self.machine.read_snapshot(&snapshot).map_err(io::Error::other)?;
+        let ledger = self.read(snapshot.clone()).await?;
         self.shelf.write(meta, snapshot, || true).await?;
         self.machine.install(self.generation, meta, ledger)
     }
@@ -195,7 +213,8 @@ impl<RT: AsyncRuntime, D: Disk> RaftSnapshotBuilder<Tc<RT>> for Builder<RT, D> {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let body = self.frozen.ledger.snapshot();
+        let ledger = self.frozen.ledger.clone();
+        let body = aside::<RT, _>(move || ledger.snapshot()).await?;
         let meta = self.frozen.meta.clone();
         self.shelf.write(&meta, body.clone(), || self.wanted.strong_count() > 0).await?;
         Ok(Snapshot { meta, snapshot: body })
