@@ -93,7 +93,7 @@ impl<D: Disk> Blobs<D> {
         if got > BLOB_BYTES_MAX {
             return Err(BlobError::TooLarge { got, limit: BLOB_BYTES_MAX });
         }
-        let found = Digest::of(&content);
+        let found = Digest::in_turns(&content).await;
         if found != digest {
             return Err(BlobError::Mismatch { wanted: digest, found });
         }

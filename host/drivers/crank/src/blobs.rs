@@ -159,7 +159,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> BlobExchange<RT, D, W> {
             let what = "the blob".to_owned();
             return Err(Refusal::TooLarge { what, got: size, limit: BLOB_BYTES_MAX });
         }
-        let digest = Digest::of(&content);
+        let digest = Digest::in_turns(&content).await;
         self.keep(digest, content.clone()).await?;
         let mut copies = usize::from(self.keeps(self.0.node));
         for peer in self.keepers_for(digest) {
@@ -294,9 +294,12 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> BlobExchange<RT, D, W> {
             Some(content) => Some(content),
             None => self.pull(from, digest).await,
         };
-        let Some(content) = content.filter(|content| Digest::of(content) == digest) else {
-            return Frame::Refused { id, why: "its content does not have its digest".to_owned() };
-        };
+        let refused =
+            || Frame::Refused { id, why: "its content does not have its digest".to_owned() };
+        let Some(content) = content else { return refused() };
+        if Digest::in_turns(&content).await != digest {
+            return refused();
+        }
         match self.keep(digest, content).await {
             // Whoever counts this copy does not know yet that it is about to go.
             Ok(()) if !self.keeps(self.0.node) => {
@@ -330,7 +333,7 @@ impl<RT: AsyncRuntime, D: Disk, W: Wire> BlobExchange<RT, D, W> {
             }
         }
         let content = content.freeze();
-        if Digest::of(&content) == digest {
+        if Digest::in_turns(&content).await == digest {
             return Some(content);
         }
         tracing::warn!(%peer, %digest, "a peer sent content of another digest");
