@@ -62,26 +62,22 @@ pub(crate) struct Service {
     pub(crate) listed: watch::Receiver<BTreeMap<NodeId, PeerAddress>>,
 }
 
-/// Where the starter waits for the first word.
-pub(crate) type Report = std::sync::mpsc::SyncSender<Result<SocketAddr, StartError>>;
-
 impl Service {
-    /// The whole life of the thread. One thread for swarm, connections and lanes: with several, the
-    /// wake-ups between them cost more than they gain (1.3 to 2.3 times slower, measured).
-    pub(crate) fn run<I: Inbox>(self, inbox: I, report: &Report, stop: mpsc::Receiver<()>) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let started = match runtime {
-            Ok(runtime) => runtime.block_on(async {
-                let (swarm, address) = self.listen().await?;
-                report.send(Ok(address)).ok();
+    /// The whole life of the transport. Whoever starts it hears one word from `report`. It belongs
+    /// on one thread, swarm, connections and lanes together: with several, the wake-ups between
+    /// them cost more than they gain (1.3 to 2.3 times slower, measured).
+    pub(crate) async fn run<I: Inbox>(
+        self,
+        inbox: I,
+        report: impl FnOnce(Result<SocketAddr, StartError>),
+        stop: mpsc::Receiver<()>,
+    ) {
+        match self.listen().await {
+            Ok((swarm, address)) => {
+                report(Ok(address));
                 self.serve(swarm, inbox, stop).await;
-                Ok(())
-            }),
-            Err(source) => Err(StartError::Setup { what: "the transport's event queue", source }),
-        };
-        if let Err(error) = started {
-            // The starter waits for exactly one word.
-            report.send(Err(error)).ok();
+            }
+            Err(error) => report(Err(error)),
         }
     }
 
@@ -161,6 +157,13 @@ struct Links<I> {
     commands: mpsc::Sender<Command>,
     rng: Rng,
     running: BTreeMap<NodeId, (watch::Sender<Stay>, JoinHandle<()>)>,
+}
+
+impl<I> Drop for Links<I> {
+    /// Where the transport ends at once, its links end with it.
+    fn drop(&mut self) {
+        self.running.values().for_each(|(_stay, running)| running.abort());
+    }
 }
 
 impl<I: Inbox> Links<I> {

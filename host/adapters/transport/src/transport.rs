@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use quorate_types::{Inbox, Lane, NodeId, SendError, Wire};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::counters::{Counters, Counts};
 use crate::members::{Members, keypair_of};
@@ -36,47 +36,55 @@ struct Inner {
 pub struct Transport(Arc<Inner>);
 
 impl Transport {
-    /// Listens, and dials every member from now on. Events go to `inbox`, on the transport's own
-    /// thread: its `deliver` must not block that thread, only wait.
+    /// Listens, and dials every member from now on. Events go to `inbox`, on a thread of the
+    /// transport's own: its `deliver` must not block that thread, only wait.
+    ///
+    /// # Errors
+    /// What is wrong with the options, or why it cannot listen.
     pub fn start<I: Inbox>(options: TransportOptions, inbox: I) -> Result<Self, StartError> {
-        let members = Arc::new(Members::from_options(&options)?);
-        refuse_taken_port(options.listen)?;
-        let queues = Arc::new(ArcSwap::from_pointee(AllQueues::new()));
-        let counters = Arc::new(Counters::default());
-        let first: Peers =
-            members.now().iter().map(|member| (member.node, first_status(member))).collect();
-        let board = Board::new(first);
-        let (listed, on_listed) = watch::channel(options.peers.clone());
-        let peers = board.watch();
-        let peer_id = keypair_of(&options.key).public().to_peer_id().to_string();
-        let (stop, on_stop) = mpsc::channel(1);
-        let (on_stopped, stopped) = watch::channel(false);
+        let (service, ends) = parts(options)?;
+        let what = "the transport's thread";
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|source| StartError::Setup { what, source })?;
         let (report, started) = std::sync::mpsc::sync_channel(1);
-        let (own_queues, own_counters) = (queues.clone(), counters.clone());
-        let service = Service {
-            options,
-            members,
-            queues: own_queues,
-            counters: own_counters,
-            board,
-            listed: on_listed,
-        };
+        let Ends { half, on_stop, on_stopped } = ends;
         let thread = std::thread::Builder::new()
             .name("quorate-transport".to_owned())
             .spawn(move || {
-                service.run(inbox, &report, on_stop);
+                let report = move |word| drop(report.send(word));
+                runtime.block_on(service.run(inbox, report, on_stop));
+                drop(runtime);
                 // Nobody may be waiting.
                 on_stopped.send(true).ok();
             })
-            .map_err(|source| StartError::Setup { what: "the transport's thread", source })?;
-        let local_addr = started.recv().map_err(|gone| StartError::Setup {
-            what: "the transport's thread",
-            source: io::Error::other(gone),
-        })??;
-        let thread = Mutex::new(Some(thread));
-        let inner =
-            Inner { queues, counters, listed, peers, local_addr, peer_id, stop, stopped, thread };
-        Ok(Self(Arc::new(inner)))
+            .map_err(|source| StartError::Setup { what, source })?;
+        let local_addr = started
+            .recv()
+            .map_err(|gone| StartError::Setup { what, source: io::Error::other(gone) })??;
+        Ok(half.whole(local_addr, Some(thread)))
+    }
+
+    /// The same on the caller's runtime, which must be of one thread. Who answers most events, and
+    /// does nothing long there, saves two hops between threads with each frame.
+    ///
+    /// # Errors
+    /// As of [`start`](Self::start).
+    pub async fn start_here<I: Inbox>(
+        options: TransportOptions,
+        inbox: I,
+    ) -> Result<Self, StartError> {
+        let (service, ends) = parts(options)?;
+        let (report, started) = oneshot::channel();
+        let Ends { half, on_stop, on_stopped } = ends;
+        drop(tokio::spawn(async move {
+            service.run(inbox, |word| drop(report.send(word)), on_stop).await;
+            on_stopped.send(true).ok();
+        }));
+        let what = "the transport's task";
+        let local_addr = started
+            .await
+            .map_err(|gone| StartError::Setup { what, source: io::Error::other(gone) })??;
+        Ok(half.whole(local_addr, None))
     }
 
     /// From now on these are the members, this node among them or not. Whoever is no longer listed
@@ -129,6 +137,68 @@ impl Transport {
             tracing::error!("the transport's thread panicked");
         }
     }
+}
+
+/// A transport that does not listen yet.
+struct Half {
+    queues: Arc<ArcSwap<AllQueues>>,
+    counters: Arc<Counters>,
+    listed: watch::Sender<BTreeMap<NodeId, PeerAddress>>,
+    peers: watch::Receiver<Peers>,
+    peer_id: String,
+    stop: mpsc::Sender<()>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Half {
+    fn whole(self, local_addr: SocketAddr, thread: Option<JoinHandle<()>>) -> Transport {
+        let Self { queues, counters, listed, peers, peer_id, stop, stopped } = self;
+        let thread = Mutex::new(thread);
+        Transport(Arc::new(Inner {
+            queues,
+            counters,
+            listed,
+            peers,
+            local_addr,
+            peer_id,
+            stop,
+            stopped,
+            thread,
+        }))
+    }
+}
+
+/// What its handle and its life hold of one another.
+struct Ends {
+    half: Half,
+    on_stop: mpsc::Receiver<()>,
+    on_stopped: watch::Sender<bool>,
+}
+
+fn parts(options: TransportOptions) -> Result<(Service, Ends), StartError> {
+    let members = Arc::new(Members::from_options(&options)?);
+    refuse_taken_port(options.listen)?;
+    let queues = Arc::new(ArcSwap::from_pointee(AllQueues::new()));
+    let counters = Arc::new(Counters::default());
+    let first: Peers =
+        members.now().iter().map(|member| (member.node, first_status(member))).collect();
+    let board = Board::new(first);
+    let (listed, on_listed) = watch::channel(options.peers.clone());
+    let peers = board.watch();
+    let peer_id = keypair_of(&options.key).public().to_peer_id().to_string();
+    let (stop, on_stop) = mpsc::channel(1);
+    let (on_stopped, stopped) = watch::channel(false);
+    let half = Half {
+        queues: queues.clone(),
+        counters: counters.clone(),
+        listed,
+        peers,
+        peer_id,
+        stop,
+        stopped,
+    };
+    let service = Service { options, members, queues, counters, board, listed: on_listed };
+    Ok((service, Ends { half, on_stop, on_stopped }))
 }
 
 impl Wire for Transport {
