@@ -20,6 +20,7 @@ pub mod anew;
 pub mod config;
 mod disk;
 mod figures;
+mod home;
 mod kept;
 pub mod node;
 mod policies;

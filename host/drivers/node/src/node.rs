@@ -23,6 +23,7 @@ use crate::agents::{Components, Environment, HostedAgent};
 use crate::config::{AgentSection, NodeConfig};
 use crate::disk::FileDisk;
 use crate::figures::Rooms;
+use crate::home::Home;
 use crate::kept::Kept;
 use crate::policies::Policies;
 use crate::repair::{Counter, Pharmacy};
@@ -69,6 +70,9 @@ pub enum StartError {
     /// The log did not start.
     #[error("cannot open the log")]
     Raft(#[source] quorate_raft::StartError),
+    /// The node's own thread did not start, or fell.
+    #[error("cannot run the node's thread")]
+    Thread(#[source] std::io::Error),
     /// The component engines did not start.
     #[error("cannot start the component engines: {0}")]
     Engine(String),
@@ -95,6 +99,18 @@ pub struct Node {
     _agents_door: Arc<dyn Door>,
     /// Keeps the guests' threads.
     _guests: GuestThreads,
+    home: Home,
+}
+
+/// What of a node begins on its own thread.
+struct Begun {
+    handle: Door0,
+    disk: FileDisk,
+    desk: Desk<FileDisk, Transport>,
+    log: Log<TokioRuntime, FileDisk>,
+    transport: Transport,
+    agents_door: Arc<dyn Door>,
+    guests: GuestThreads,
 }
 
 impl std::fmt::Debug for Node {
@@ -114,6 +130,43 @@ pub fn builtin_balancers() -> impl Iterator<Item = (&'static str, &'static [u8])
 impl Node {
     /// Starts the node that this file describes. Must be called on a tokio runtime.
     pub async fn start(config: &NodeConfig, faults: &Faults) -> Result<Self, StartError> {
+        let home = Home::start().map_err(StartError::Thread)?;
+        let (config, faults) = (config.clone(), faults.clone());
+        let beginning = home.run(async move { Begun::begin(&config, &faults).await });
+        let begun = beginning.await.map_err(StartError::Thread)??;
+        let Begun { handle, disk, desk, log, transport, agents_door, guests } = begun;
+        let (_agents_door, _guests) = (agents_door, guests);
+        Ok(Self { handle, disk, desk, log, transport, _agents_door, _guests, home })
+    }
+
+    /// The node as its doors see it.
+    pub fn door(&self) -> Arc<dyn Door> {
+        Arc::new(self.handle.clone())
+    }
+
+    /// Why the node must not go on, if that is so: its disk, its log or its peers say it. The
+    /// process should end.
+    pub fn failure(&self) -> Option<String> {
+        let refused = || self.desk.failure().map(ToString::to_string);
+        self.disk.failure().or_else(|| self.handle.failure()).or_else(refused)
+    }
+
+    /// Stops in order: whoever waits is told, leadership is handed over, the log is closed, and
+    /// only then do peers lose this node.
+    pub async fn stop(self) {
+        self.handle.stop().await;
+        match tokio::time::timeout(CLOSE_WITHIN, self.log.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the log was not closed in order"),
+            Err(_elapsed) => tracing::error!("the log did not close in time"),
+        }
+        self.transport.shutdown().await;
+        self.home.leave().await;
+    }
+}
+
+impl Begun {
+    async fn begin(config: &NodeConfig, faults: &Faults) -> Result<Self, StartError> {
         let key = read_key(&config.node.key_file)?;
         let dir = &config.node.data_dir;
         let Kept { directory, era, life, disk, directories, log, snapshots, blobs } =
@@ -141,7 +194,8 @@ impl Node {
         let transport = transport_options(config, key);
         let contacts = Contacts::new(config.id(), contacts_of(&transport.peers));
         let usher = Usher { contacts: contacts.clone(), inside: porch };
-        let transport = Transport::start(transport, usher).map_err(StartError::Transport)?;
+        let transport =
+            Transport::start_here(transport, usher).await.map_err(StartError::Transport)?;
         desk.open(transport.clone());
         let dialled = dial(transport.clone(), crate::anew::formers(dir));
         contacts.open::<TokioRuntime, _>(transport.clone(), dialled, disk.clone()).await;
@@ -203,31 +257,7 @@ impl Node {
         handle.add_figures(Box::new(move |page| rooms.write(page)));
         let agents_door: Arc<dyn Door> = Arc::new(handle.clone());
         environment.open(&agents_door);
-        Ok(Self { handle, disk, desk, log, transport, _agents_door: agents_door, _guests: threads })
-    }
-
-    /// The node as its doors see it.
-    pub fn door(&self) -> Arc<dyn Door> {
-        Arc::new(self.handle.clone())
-    }
-
-    /// Why the node must not go on, if that is so: its disk, its log or its peers say it. The
-    /// process should end.
-    pub fn failure(&self) -> Option<String> {
-        let refused = || self.desk.failure().map(ToString::to_string);
-        self.disk.failure().or_else(|| self.handle.failure()).or_else(refused)
-    }
-
-    /// Stops in order: whoever waits is told, leadership is handed over, the log is closed, and
-    /// only then do peers lose this node.
-    pub async fn stop(self) {
-        self.handle.stop().await;
-        match tokio::time::timeout(CLOSE_WITHIN, self.log.close()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the log was not closed in order"),
-            Err(_elapsed) => tracing::error!("the log did not close in time"),
-        }
-        self.transport.shutdown().await;
+        Ok(Self { handle, disk, desk, log, transport, agents_door, guests: threads })
     }
 }
 
