@@ -217,9 +217,13 @@ impl<I: Inbox> Session<I> {
     pub(crate) async fn leave(mut self) {
         self.shared.queues.drain();
         let left = async {
-            for writer in self.writers.iter_mut().flatten() {
-                // A writer that was stopped has nothing more to send.
-                writer.await.ok();
+            for writer in &mut self.writers {
+                if let Some(task) = writer.as_mut() {
+                    // A writer that was stopped has nothing more to send.
+                    task.await.ok();
+                }
+                // Waited for once more, as `stop` does, it would panic.
+                *writer = None;
             }
             loop {
                 tokio::select! {
