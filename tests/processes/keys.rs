@@ -3,18 +3,21 @@
 
 #![expect(clippy::expect_used, reason = "a scenario that cannot go on must stop")]
 
-#[path = "stage/recorder.rs"]
-mod recorder;
+mod history;
 mod stage;
 
-use std::collections::BTreeMap;
 use std::process::{Command, Output};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use history::caller::Caller;
+use history::judge::{Judged, judge};
+use history::meter::Meter;
+use history::recorder::{Asker, Load, Recorder};
 use quorate_cli::local::LocalCluster;
+use quorate_types::Time;
 use quorate_types::door::Consistency;
-use quorate_types::history::{Asked, End, History, Operation};
-use recorder::{Load, record};
+use quorate_types::history::{Asked, End, History};
 use serde_json::Value;
 use stage::{Program, QUORATE, WITHIN, client, lay_out, until};
 
@@ -136,70 +139,72 @@ async fn each_put_is_done_once_though_the_leader_is_killed() {
     assert_eq!(found.expect("there").version, PUTS, "each once");
 }
 
-/// A key that is never deleted is put in the order of its versions: that order must agree with
-/// what each was told and with the clock. With it a history is linearizable, without it not.
-fn has_one_order(history: &History) -> usize {
-    let mut judged = 0;
-    for (key, operations) in history.by_key() {
-        let mut values = BTreeMap::new();
-        for one in &operations {
-            let (Asked::Put(value) | Asked::PutIf { value, .. }, End::Put(version)) =
-                (&one.asked, &one.end)
-            else {
-                continue;
-            };
-            let before = values.insert(*version, value.clone());
-            assert_eq!(before, None, "version {version} of {key} was given twice");
-        }
-        let version = |one: &Operation| match &one.end {
-            End::Put(version) => Some((*version, true)),
-            End::Found(found) => Some((found.as_ref().map_or(0, |found| found.1), false)),
-            End::Mismatch | End::Deleted(_) | End::Failed | End::Unknown => None,
-        };
-        for one in &operations {
-            if let End::Found(Some((value, version))) = &one.end {
-                let put = values.entry(*version).or_insert_with(|| value.clone());
-                assert_eq!(put, value, "version {version} of {key} has two values");
-            }
-            if let (Asked::PutIf { version, .. }, End::Put(now)) = (&one.asked, &one.end) {
-                assert_eq!(version + 1, *now, "{one:?} went by another version");
-            }
-        }
-        let told: Vec<_> =
-            operations.iter().filter_map(|one| Some((*one, version(one)?))).collect();
-        for (earlier, (old, _)) in &told {
-            for (later, (new, is_put)) in &told {
-                if earlier.returned.is_some_and(|returned| returned < later.called) {
-                    let in_order = if *is_put { old < new } else { old <= new };
-                    assert!(in_order, "{key} went back:\n{earlier:?}\n{later:?}");
-                    judged += 1;
-                }
-            }
-        }
-    }
-    judged
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_clients_were_told_has_one_order_though_leaders_die() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut cluster = started(dir.path()).await;
     let client = client(cluster.urls(), cluster.token());
     let span = Duration::from_secs(6);
-    let load = Load { clients: 8, keys: 4, span, deletes: false, seed: 7 };
-    let kills = async {
-        for _kill in 0..2 {
-            tokio::time::sleep(span / 4).await;
-            let views = client.cluster().await.expect("told");
-            let leader = views.iter().flat_map(|view| &view.groups).find_map(|one| one.leader);
-            let place = usize::try_from(leader.expect("elected").0).expect("small") - 1;
-            cluster.kill_node(place).expect("killed");
-            cluster.start_node(place).expect("started again");
-            cluster.wait_ready(place, WITHIN).await.expect("ready");
-        }
-    };
-    let (history, ()) = tokio::join!(record(&client, load), kills);
-    let puts = history.operations.iter().filter(|one| matches!(one.end, End::Put(_)));
-    assert!(puts.count() > 100, "little was done");
-    assert!(has_one_order(&history) > 1000, "little was judged");
+    let recorder = Recorder::new(Arc::new(Meter::new(span)));
+    let load = Load { clients: 8, keys: 4, turn: span / 3, deletes: true, seed: 7 };
+    let mut askers = Vec::new();
+    for number in 0..4 {
+        askers.push(Asker::Stream(client.connect_stream().await.expect("connected")));
+        let within = Duration::from_secs(2);
+        askers.push(Asker::Http(Caller::new(&cluster.urls(), cluster.token(), number, within)));
+    }
+    let running = recorder.start(askers, load);
+    for _kill in 0..2 {
+        tokio::time::sleep(span / 4).await;
+        let views = client.cluster().await.expect("told");
+        let leader = views.iter().flat_map(|view| &view.groups).find_map(|one| one.leader);
+        let place = usize::try_from(leader.expect("elected").0).expect("small") - 1;
+        cluster.kill_node(place).expect("killed");
+        cluster.start_node(place).expect("started again");
+        cluster.wait_ready(place, WITHIN).await.expect("ready");
+    }
+    tokio::time::sleep(span.saturating_sub(recorder.begun.elapsed())).await;
+    let judged = judge(&recorder.stop(running).await);
+    assert!(judged.acknowledged > 100, "little was done: {judged:?}");
+    assert!(judged.refuted.is_empty() && judged.given_up.is_empty(), "{judged:?}");
+}
+
+/// What clients were told, one after the other.
+fn told(answers: &[(Asked, End)]) -> Judged {
+    let mut history = History::default();
+    for (at, (asked, end)) in (0..).zip(answers) {
+        let place = history.call(1, "app/a", asked.clone(), Time(2 * at));
+        history.end(place, end.clone(), Time(2 * at + 1));
+    }
+    judge(&history)
+}
+
+#[test]
+fn a_judge_sees_a_lost_write_a_stale_read_and_a_put_done_twice() {
+    let put = |value: &str, version| (Asked::Put(value.to_owned()), End::Put(version));
+    let read = |value: &str, version| (Asked::Get, End::Found(Some((value.to_owned(), version))));
+    let cas = |version, end| (Asked::PutIf { version, value: "c".to_owned() }, end);
+    let unknown = (Asked::Put("u".to_owned()), End::Unknown);
+    let nothing = (Asked::Get, End::Found(None));
+    let sound = [
+        vec![put("a", 1), put("b", 2), read("b", 2), cas(2, End::Put(3)), cas(2, End::Mismatch)],
+        vec![unknown.clone(), put("a", 2), cas(0, End::Unknown), read("a", 2)],
+        vec![unknown.clone(), put("a", 1), read("u", 2)],
+        vec![put("a", 1), (Asked::Delete, End::Deleted(true)), nothing.clone(), put("b", 1)],
+    ];
+    for history in sound {
+        assert_eq!(told(&history).refuted, Vec::<String>::new());
+    }
+    let broken = [
+        vec![put("a", 1), nothing],
+        vec![put("a", 1), put("b", 2), read("a", 1)],
+        vec![put("a", 1), put("b", 3)],
+        vec![put("a", 1), cas(2, End::Put(3))],
+        vec![put("a", 1), cas(1, End::Mismatch)],
+        vec![put("a", 1), (Asked::Delete, End::Deleted(false))],
+        vec![put("a", 1), unknown, read("u", 3)],
+    ];
+    for history in broken {
+        assert_eq!(told(&history).refuted.len(), 1, "{history:?}");
+    }
 }

@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -147,6 +147,11 @@ impl LocalCluster {
     pub fn has_ended(&mut self) -> bool {
         let mut children = self.places.iter_mut().filter_map(|place| place.child.as_mut());
         children.all(|child| !matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// How one node's process ended; none while it runs.
+    pub fn ended(&mut self, at: usize) -> Option<ExitStatus> {
+        self.places[at].child.as_mut()?.try_wait().ok()?
     }
 
     /// Asks every node to stop, and waits; what does not stop in time is killed.

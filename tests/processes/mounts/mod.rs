@@ -2,6 +2,8 @@
 //! that is small, and syncs that lie or fail. All of it by programs of the machine,
 //! and undone whichever way a test ends.
 
+#![allow(dead_code, reason = "each test uses its own part")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -28,7 +30,8 @@ pub(crate) fn need<T>(what: &str, found: Result<T, String>) -> Option<T> {
     }
 }
 
-fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
+/// Runs a program of the machine to its end; what it said where it failed.
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
     let output = Command::new(program).args(arguments).output();
     let output = output.map_err(|error| format!("`{program}` does not start: {error}"))?;
     if output.status.success() {
@@ -38,7 +41,7 @@ fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
     Err(format!("`{program} {}`: {}", arguments.join(" "), said.trim()))
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().expect("temporary paths are UTF-8")
 }
 

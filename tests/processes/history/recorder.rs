@@ -1,16 +1,21 @@
 //! A load on a few keys whose calls and returns are written down.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use quorate_client::{Client, ClientError, Link};
+use quorate_client::{ClientError, Link};
 use quorate_types::Time;
 use quorate_types::door::Consistency;
 use quorate_types::history::{Asked, End, History};
 use quorate_types::kv::{Expect, Op, OpDone};
 use quorate_types::problem::ProblemKind;
 use quorate_types::rng::Rng;
+use tokio::task::JoinSet;
+
+use super::caller::Caller;
+use super::meter::Meter;
 
 const SPACE: &str = "default";
 
@@ -19,22 +24,58 @@ const SPACE: &str = "default";
 pub(crate) struct Load {
     /// Clients, each with a connection of its own.
     pub(crate) clients: u32,
-    /// Keys.
+    /// Keys at a time.
     pub(crate) keys: u64,
-    /// Until then they ask.
-    pub(crate) span: Duration,
+    /// After so long they are other keys; what has no end makes a key dear to judge.
+    pub(crate) turn: Duration,
     /// Whether keys are taken away too.
     pub(crate) deletes: bool,
     /// Draws what is asked.
     pub(crate) seed: u64,
 }
 
-struct Recorder {
+/// How a client asks.
+#[derive(Debug)]
+pub(crate) enum Asker {
+    /// Over the native stream, which asks again by itself and is heard once.
+    Stream(Link),
+    /// Over HTTP.
+    Http(Caller),
+}
+
+/// What is written down, by clients that run until it is taken.
+#[derive(Debug)]
+pub(crate) struct Recorder {
     history: Mutex<History>,
-    begun: Instant,
+    pub(crate) begun: Instant,
+    meter: Arc<Meter>,
+    stopped: AtomicBool,
 }
 
 impl Recorder {
+    pub(crate) fn new(meter: Arc<Meter>) -> Arc<Self> {
+        let (history, stopped) = (Mutex::default(), AtomicBool::new(false));
+        Arc::new(Self { history, begun: Instant::now(), meter, stopped })
+    }
+
+    /// Has these clients ask from now on.
+    pub(crate) fn start(self: &Arc<Self>, askers: Vec<Asker>, load: Load) -> JoinSet<()> {
+        assert_eq!(askers.len(), usize::try_from(load.clients).expect("few"));
+        (0..)
+            .zip(askers)
+            .map(|(number, asker)| one_client(asker, Arc::clone(self), load, number))
+            .collect()
+    }
+
+    /// Lets each client end what it asked last. What they asked and were told.
+    pub(crate) async fn stop(&self, mut running: JoinSet<()>) -> History {
+        self.stopped.store(true, Ordering::Relaxed);
+        while let Some(ended) = running.join_next().await {
+            ended.expect("no panic");
+        }
+        self.with(|history, _now| std::mem::take(history))
+    }
+
     fn now(&self) -> Time {
         Time::ZERO + self.begun.elapsed()
     }
@@ -46,29 +87,19 @@ impl Recorder {
     }
 }
 
-/// Runs a load to its end, and gives what its clients asked and were told.
-pub(crate) async fn record(client: &Client, load: Load) -> History {
-    let recorder = Arc::new(Recorder { history: Mutex::default(), begun: Instant::now() });
-    let mut running = tokio::task::JoinSet::new();
-    for number in 0..load.clients {
-        let link = client.connect_stream().await.expect("connected");
-        let recorder = Arc::clone(&recorder);
-        running.spawn(async move { one_client(link, &recorder, load, number).await });
-    }
-    while let Some(ended) = running.join_next().await {
-        ended.expect("no panic");
-    }
-    recorder.with(|history, _now| std::mem::take(history))
-}
-
-async fn one_client(link: Link, recorder: &Recorder, load: Load, number: u32) {
+async fn one_client(mut asker: Asker, recorder: Arc<Recorder>, load: Load, number: u32) {
     let mut rng = Rng::new(load.seed ^ u64::from(number) << 32);
     let mut name = number;
     let mut versions = BTreeMap::new();
-    let mut nth = 0_u64;
-    while recorder.begun.elapsed() < load.span {
+    let (mut nth, mut turn) = (0_u64, 0);
+    while !recorder.stopped.load(Ordering::Relaxed) {
         nth += 1;
-        let key = format!("app/{}", rng.below(load.keys));
+        let now = recorder.begun.elapsed().as_millis() / load.turn.as_millis().max(1);
+        if now != turn {
+            turn = now;
+            versions.clear();
+        }
+        let key = format!("app/{turn}.{}", rng.below(load.keys));
         let value = format!("{number}.{nth}");
         let asked = match rng.below(20) {
             0..8 => Asked::Get,
@@ -78,7 +109,10 @@ async fn one_client(link: Link, recorder: &Recorder, load: Load, number: u32) {
             _rest => Asked::Get,
         };
         let place = recorder.with(|history, now| history.call(name, &key, asked.clone(), now));
-        let end = ask(&link, &key, asked).await;
+        let end = match &mut asker {
+            Asker::Stream(link) => ask(link, &key, asked).await,
+            Asker::Http(caller) => caller.ask(&key, &asked).await,
+        };
         match &end {
             End::Found(found) => {
                 versions.insert(key, found.as_ref().map_or(0, |(_value, version)| *version));
@@ -90,7 +124,9 @@ async fn one_client(link: Link, recorder: &Recorder, load: Load, number: u32) {
             End::Unknown => name += load.clients,
             End::Mismatch | End::Deleted(_) | End::Failed => {}
         }
+        let served = !matches!(end, End::Unknown | End::Failed);
         recorder.with(|history, now| history.end(place, end, now));
+        recorder.meter.served(u64::from(served));
     }
 }
 
