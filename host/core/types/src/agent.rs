@@ -97,3 +97,48 @@ pub struct LoadReading {
     /// Exponentially weighted share of work that succeeded, parts in a million.
     pub success_ppm: u32,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> CapabilitySet {
+        names.iter().copied().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn work_goes_to_whoever_can_do_all_of_it_in_its_own_namespace() {
+        let agent = AgentSpec {
+            namespace: "a".to_owned(),
+            name: "worker".to_owned(),
+            node: NodeId(1),
+            node_incarnation: Incarnation(1),
+            capabilities: names(&["read", "write"]),
+            slots: 1,
+            hosted: false,
+        };
+        let wanted = |namespace: &str, capabilities: &[&str]| Wanted {
+            namespace: namespace.to_owned(),
+            capabilities: names(capabilities),
+        };
+        for capabilities in [&[][..], &["write"], &["write", "read"]] {
+            assert!(agent.serves(&wanted("a", capabilities)), "{capabilities:?}");
+            assert!(!agent.serves(&wanted("b", capabilities)), "another's: {capabilities:?}");
+        }
+        for capabilities in [&["erase"][..], &["read", "erase"]] {
+            assert!(!agent.serves(&wanted("a", capabilities)), "{capabilities:?}");
+        }
+        let told = wanted("a", &["write", "read"]).to_string();
+        assert_eq!(told, "[read, write] in namespace `a`");
+    }
+
+    #[test]
+    fn equal_sets_are_equal_values_however_they_were_told() {
+        let set = names(&["b", "a", "b"]);
+        assert_eq!(set.names(), ["a", "b"]);
+        assert_eq!(set, names(&["a", "b"]));
+        assert_eq!(Vec::from(set.clone()), ["a", "b"]);
+        let sent = crate::cbor::encode(&["b", "b", "a"]);
+        assert_eq!(crate::cbor::decode::<CapabilitySet>(&sent, 64).ok(), Some(set));
+    }
+}

@@ -168,6 +168,7 @@ mod tests {
     fn sizes_and_trailing_bytes_are_refused() {
         let bytes = encode(&(1_u8, "two"));
         assert_eq!(decode::<(u8, String)>(&bytes, 64).ok(), Some((1, "two".to_owned())));
+        assert!(decode::<(u8, String)>(&bytes, bytes.len()).is_ok_and(|read| read.0 == 1), "at it");
         assert!(matches!(
             decode::<(u8, String)>(&bytes, 2),
             Err(DecodeError::TooLarge { got: 6, limit: 2 })

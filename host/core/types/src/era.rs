@@ -78,8 +78,12 @@ mod tests {
         }
         assert!(second > Era::FIRST && second.next(1) > second);
         assert_eq!(Era::FIRST.to_string(), "0");
-        for other in ["", "x", "1:", "1:ab", "1:+0000000000000000000000000000001", "-1"] {
+        let unmarked = format!("1:{:032x}", 0);
+        let plus = "1:+0000000000000000000000000000001";
+        for other in ["", "x", "1:", "1:ab", plus, "-1", &unmarked] {
             assert!(other.parse::<Era>().is_err(), "{other}");
         }
+        let sent = crate::cbor::encode(&second);
+        assert_eq!(crate::cbor::decode::<Era>(&sent, 64).ok(), Some(second));
     }
 }

@@ -268,9 +268,31 @@ mod tests {
     fn a_traceparent_survives_and_nonsense_is_not_a_trace() {
         let trace = TraceId(0xabcd);
         assert_eq!(trace_of(&traceparent(trace, 7)), Some(trace));
-        for nonsense in ["", "00-abcd-1-01", &traceparent(TraceId(0), 7), &traceparent(trace, 0)] {
+        let told = traceparent(trace, 7);
+        let (future, wide) = (told.replacen("00", "ff", 1), told.replacen("00", "000", 1));
+        let (short, long) = (told.replace("07-", "7-"), told.replace("-01", "-001"));
+        let (unsaid, letters) = (told.replace("-01", ""), told.replace("07-", "0x-"));
+        let zeros = [traceparent(TraceId(0), 7), traceparent(trace, 0)];
+        for nonsense in ["", "00-abcd-1-01", &future, &wide, &short, &long, &unsaid, &letters]
+            .into_iter()
+            .chain(zeros.iter().map(String::as_str))
+        {
             assert_eq!(trace_of(nonsense), None, "{nonsense}");
         }
+    }
+
+    #[test]
+    fn a_worker_that_names_no_namespace_is_of_the_default_one() {
+        #[derive(Serialize)]
+        struct Said {
+            name: String,
+            capabilities: Vec<String>,
+            slots: u32,
+        }
+        let said = Said { name: "w".to_owned(), capabilities: Vec::new(), slots: 1 };
+        let register: Register =
+            crate::cbor::decode(&crate::cbor::encode(&said), 256).expect("the rest has defaults");
+        assert_eq!((&*register.namespace, &*register.name), (NAMESPACE_DEFAULT, "w"));
     }
 }
 

@@ -313,6 +313,8 @@ mod tests {
     fn a_digest_survives_text_and_refuses_other_text() {
         let digest = Digest::of(b"abc");
         assert!(digest.to_string().starts_with("ba7816bf"), "FIPS 180-4 test vector");
+        assert_eq!(digest.short(), "ba7816bf8f01");
+        assert_eq!(format!("{digest:?}"), "Digest(ba7816bf8f01)");
         assert_eq!(digest.to_string().parse(), Ok(digest));
         assert!("ba78".parse::<Digest>().is_err(), "too short");
         assert!("é".repeat(32).parse::<Digest>().is_err(), "not hexadecimal");

@@ -253,4 +253,16 @@ mod tests {
             assert_eq!(cbor::decode::<Value>(&cbor::encode(&value), 64).ok(), Some(value));
         }
     }
+
+    #[test]
+    fn what_tells_clients_apart_survives_cbor_and_a_value_is_not_printed() {
+        let client = ClientId(u128::MAX - 7);
+        assert_eq!(cbor::decode::<ClientId>(&cbor::encode(&client), 32).ok(), Some(client));
+        let secret = Value::from("secret");
+        assert_eq!((secret.0.as_ref(), &*format!("{secret:?}")), (&b"secret"[..], "Value(6 B)"));
+        assert_eq!(
+            [SeatKind::Lock, SeatKind::Election].map(|kind| kind.to_string()),
+            ["lock", "election"]
+        );
+    }
 }

@@ -167,4 +167,30 @@ mod tests {
         ];
         assert_eq!(places, [3, 1, 2, 2, 4]);
     }
+
+    #[test]
+    fn a_submission_that_is_sent_again_finds_the_group_that_knows_it() {
+        let many = Layout::new(16).expect("a number of shards");
+        let submission = |namespace: &str, key: Option<&str>, nonce| Submission {
+            spec: crate::task::TaskSpec {
+                namespace: namespace.to_owned(),
+                idempotency_key: key.map(str::to_owned),
+                ..crate::task::TaskSpec::default()
+            },
+            nonce,
+        };
+        // By its key, whichever node sends it and how often.
+        let first = many.of_submission(&submission("a", Some("key"), (1, 1, 1)));
+        let again = many.of_submission(&submission("a", Some("key"), (2, 9, 640)));
+        assert_eq!((first, first == many.of_key(&[b"a", b"key"])), (again, true));
+        // Without a key, by its nonce: runs of 64 stay together, and runs spread.
+        let group = |count| many.of_submission(&submission("a", None, (1, 7, count)));
+        for run in 0..32 {
+            let begin = run * KEYLESS_RUN;
+            assert_eq!(group(begin), group(begin + KEYLESS_RUN - 1), "run {run}");
+        }
+        let spread: std::collections::BTreeSet<_> =
+            (0..256).map(|run| group(run * KEYLESS_RUN)).collect();
+        assert_eq!(spread.len(), 16, "every shard has its part");
+    }
 }

@@ -202,4 +202,21 @@ mod tests {
         assert!(matches!(put_frame(&mut out, &value), Err(LinkError::TooLong { .. })));
         assert!(out.is_empty(), "nothing of it is left");
     }
+
+    #[test]
+    fn the_longest_frame_passes_and_room_is_made_for_it_once() {
+        let mut whole = BytesMut::new();
+        whole.put_u32(u32::try_from(FRAME_BYTES_MAX).expect("it fits"));
+        whole.put_bytes(7, FRAME_BYTES_MAX);
+        let mut few = BytesMut::from(&whole[..9]);
+        assert!(take_frame(&mut few).is_ok_and(|frame| frame.is_none()), "not whole yet");
+        assert!(few.capacity() >= whole.len(), "so that it is not copied as it grows");
+        let mut most = BytesMut::from(&whole[..whole.len() - 1]);
+        assert!(take_frame(&mut most).is_ok_and(|frame| frame.is_none()), "not whole yet");
+        for buffer in [&few, &most] {
+            assert!(buffer.capacity() <= 2 * whole.len(), "no more than it may need");
+        }
+        let frame = take_frame(&mut whole).expect("as long as may be").expect("whole");
+        assert_eq!((frame.len(), whole.len()), (FRAME_BYTES_MAX, 0));
+    }
 }

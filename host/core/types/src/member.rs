@@ -127,5 +127,7 @@ mod tests {
         for bad in ["", "12D3KooW", &good[..51], &format!("{good}1"), &good.replace('K', "l")] {
             assert!(check_peer_id(bad).is_err(), "{bad}");
         }
+        let long = check_peer_id(&format!("{good}11"));
+        assert_eq!(long, Err("it is longer than a peer id".to_owned()));
     }
 }

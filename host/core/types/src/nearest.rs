@@ -32,7 +32,7 @@ fn edits(from: &[char], to: &[char]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::nearest;
+    use super::{edits, nearest};
 
     #[test]
     fn it_forgives_a_slip_and_nothing_more() {
@@ -42,5 +42,38 @@ mod tests {
         assert_eq!(nearest("Input", known), Some("input"), "case is no edit");
         assert_eq!(nearest("colour", known), None);
         assert_eq!(nearest("x", []), None);
+    }
+
+    /// The definition, without a table.
+    fn by_definition(from: &[char], to: &[char]) -> usize {
+        let ([before @ .., last], [to_before @ .., to_last]) = (from, to) else {
+            return from.len().max(to.len());
+        };
+        let replaced = by_definition(before, to_before) + usize::from(last != to_last);
+        let deleted = by_definition(before, to) + 1;
+        let inserted = by_definition(from, to_before) + 1;
+        let best = replaced.min(deleted).min(inserted);
+        match (before, to_before) {
+            ([rest @ .., one], [to_rest @ .., to_one]) if one == to_last && to_one == last => {
+                best.min(by_definition(rest, to_rest) + 1)
+            }
+            _no_swap => best,
+        }
+    }
+
+    #[test]
+    fn the_table_is_what_the_definition_says() {
+        let mut words = vec![Vec::new()];
+        for length in 1..=4_u32 {
+            for number in 0..3_u32.pow(length) {
+                let digit = |place| char::from_digit(number / 3_u32.pow(place) % 3, 3);
+                words.push((0..length).filter_map(digit).collect::<Vec<_>>());
+            }
+        }
+        for from in &words {
+            for to in &words {
+                assert_eq!(edits(from, to), by_definition(from, to), "{from:?} {to:?}");
+            }
+        }
     }
 }

@@ -185,6 +185,8 @@ mod tests {
         let busy = Refusal::Busy { what: "queue `a`".to_owned(), retry_after_ms: 70 };
         let problem = Problem::from(busy);
         assert_eq!((problem.status, problem.retry_after_ms), (429, Some(70)));
+        let away = Problem::from(Refusal::Unavailable("no leader".to_owned()));
+        assert_eq!((away.status, away.retry_after_ms), (503, Some(500)), "after an election");
         let large = Refusal::TooLarge { what: "input".to_owned(), got: 9, limit: 8 };
         let problem = Problem::from(large);
         assert_eq!((problem.status, problem.limit_bytes), (413, Some(8)));

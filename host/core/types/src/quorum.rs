@@ -15,4 +15,12 @@ mod tests {
             assert!(2 * majority(voters) > voters, "{voters}");
         }
     }
+
+    #[test]
+    fn no_smaller_set_would_do() {
+        for voters in 1..=9 {
+            assert!(2 * (majority(voters) - 1) <= voters, "{voters}");
+        }
+        assert_eq!([1, 3, 5, 7].map(majority), [1, 2, 3, 4]);
+    }
 }

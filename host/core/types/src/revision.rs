@@ -92,6 +92,10 @@ mod tests {
         revision.advance(GroupId(0), (Index(12), 0));
         revision.advance(GroupId(0), (Index(11), 9));
         assert_eq!(revision.to_string(), "0-12.0_2-18446744073709551615.7");
+        let at = [0, 1, 2].map(|group| revision.at(GroupId(group)));
+        assert_eq!(at, [Some((Index(12), 0)), None, Some((Index(u64::MAX), 7))]);
+        let sent = crate::cbor::encode(&revision);
+        assert_eq!(crate::cbor::decode::<Revision>(&sent, 64).ok().as_ref(), Some(&revision));
         assert_eq!(revision.to_string().parse(), Ok(revision));
         for other in
             ["", "7", "0-1", "0-1.0_", "1-1.0_0-1.0", "0-01.0", "0-1.0_0-2.0", "é-1.0", "0-+1.0"]

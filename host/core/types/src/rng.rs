@@ -58,4 +58,22 @@ mod tests {
             [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
         );
     }
+
+    #[test]
+    fn a_chance_is_as_large_as_it_is_said_to_be() {
+        let mut rng = Rng::new(7);
+        let mut hits = |ppm, draws: u32| (0..draws).filter(|_| rng.chance(ppm)).count();
+        assert_eq!(hits(0, 10_000_000), 0, "never");
+        assert_eq!(hits(1_000_000, 100_000), 100_000, "always");
+        assert!((4_700..5_300).contains(&hits(50_000, 100_000)), "one in twenty");
+    }
+
+    #[test]
+    fn a_stream_goes_on_from_its_state_and_a_fork_is_another() {
+        let mut rng = Rng::new(9);
+        rng.next_u64();
+        let mut same = Rng::new(rng.state());
+        assert_eq!(same.next_u64(), rng.next_u64());
+        assert_ne!(rng.fork().next_u64(), rng.next_u64());
+    }
 }

@@ -309,4 +309,26 @@ mod tests {
         let bytes = cbor::encode(&spec);
         assert_eq!(cbor::decode::<TaskSpec>(&bytes, 4096).ok(), Some(spec));
     }
+
+    #[test]
+    fn a_task_asks_for_its_capabilities_and_is_not_printed_whole() {
+        let spec = TaskSpec {
+            namespace: "a".to_owned(),
+            capabilities: vec!["b".to_owned(), "a".to_owned()],
+            ..TaskSpec::default()
+        };
+        assert_eq!(spec.wanted().to_string(), "[a, b] in namespace `a`");
+        let input = Payload::Inline(Bytes::from_static(b"secret"));
+        let blob = Payload::Blob { digest: Digest::of(b"abc"), size: 3 };
+        assert_eq!(format!("{input:?} {blob:?}"), "Inline(6 B) Blob(ba7816bf8f01, 3 B)");
+    }
+
+    #[test]
+    fn states_are_told_as_they_are_filtered_by() {
+        let told = TaskState::ALL.map(|state| state.to_string());
+        let words = ["queued", "leased", "retrying", "completed", "dead-letter", "cancelled"];
+        assert_eq!(told, words);
+        let last = TaskState::ALL.map(TaskState::is_final);
+        assert_eq!(last, [false, false, false, true, true, true]);
+    }
 }

@@ -59,3 +59,28 @@ impl fmt::Display for Time {
         write!(f, "{}.{:06}", self.0 / 1_000_000, self.0 % 1_000_000)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_stop_at_both_ends_of_time() {
+        let (span, mut time) = (Duration::from_micros(1_500), Time::from_millis(2));
+        assert_eq!((time + span, time - span), (Time(3_500), Time(500)));
+        assert_eq!(
+            (time.since(Time(1_999)), Time(1_999).since(time)),
+            (span / 1_500, Duration::ZERO)
+        );
+        time += span;
+        assert_eq!((time, time.as_millis()), (Time(3_500), 3));
+        assert_eq!((Time(9) - span, Time::ZERO), (Time::ZERO, Time(0)));
+        assert_eq!(Time(u64::MAX) + span, Time(u64::MAX));
+        assert_eq!(time + Duration::MAX, Time(u64::MAX));
+    }
+
+    #[test]
+    fn it_is_shown_in_seconds() {
+        assert_eq!(Time(12_000_034).to_string(), "12.000034");
+    }
+}

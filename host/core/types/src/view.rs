@@ -270,3 +270,22 @@ pub enum CallEvent {
         attempts: u32,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_asks_for_its_capabilities_in_its_namespace() {
+        let call = CallSpec {
+            namespace: "a".to_owned(),
+            capabilities: vec!["b".to_owned(), "a".to_owned()],
+            content_type: String::new(),
+            body: Bytes::new(),
+            deadline_ms: 1,
+            idempotent: false,
+            trace: TraceId::default(),
+        };
+        assert_eq!(call.wanted().to_string(), "[a, b] in namespace `a`");
+    }
+}

@@ -115,3 +115,16 @@ pub trait Inbox: Send + Sync + 'static {
     /// Takes one event. A future that waits holds back this peer's lane alone.
     fn deliver(&self, event: WireEvent) -> impl Future<Output = ()> + Send;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_is_found_by_its_number() {
+        for lane in Lane::ALL {
+            assert_eq!(Lane::from_number(lane.number()), Some(lane));
+        }
+        assert_eq!(Lane::from_number(7), None);
+    }
+}

@@ -360,3 +360,6 @@ pub enum Done {
 
 /// What came of a request's acts, in order.
 pub type KvAnswer = Vec<Result<Done, Refusal>>;
+
+#[cfg(test)]
+mod tests;

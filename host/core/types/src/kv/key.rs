@@ -113,4 +113,36 @@ mod tests {
         }
         assert_eq!((segment("app/a/b"), segment("app")), ("app", "app"));
     }
+
+    #[test]
+    fn a_namespace_is_named_and_short() {
+        let long = "n".repeat(NAMESPACE_BYTES_MAX + 1);
+        assert!(matches!(check_namespace(""), Err(Refusal::Invalid(_))));
+        assert!(matches!(
+            check_namespace(&long),
+            Err(Refusal::TooLarge { got: 129, limit: 128, .. })
+        ));
+        assert_eq!(check_namespace(&long[1..]), Ok(()));
+    }
+
+    #[test]
+    fn a_refusal_names_the_key_as_far_as_people_read() {
+        let told = check_key("app//a").map_err(|refusal| refusal.to_string());
+        assert!(told.is_err_and(|told| told.contains("`app//a`")));
+        let long = format!("{}//", "k".repeat(500));
+        let told = check_key(&long).map_err(|refusal| refusal.to_string());
+        assert!(told.is_err_and(|told| told.contains("kkk") && told.len() < 300));
+    }
+
+    #[test]
+    fn a_lease_of_no_shard_is_asked_for_in_the_first() {
+        let three = Layout::new(3).expect("a number of shards");
+        let of = |layout, shard| group_of_lease(layout, LeaseId::new(shard, 1)).0;
+        assert_eq!([1, 2, 3, 4, 0].map(|shard| of(three, shard)), [1, 2, 3, 1, 1]);
+        assert_eq!([0, 1].map(|shard| of(Layout::ONE, shard)), [0, 0]);
+        let spread: std::collections::BTreeSet<_> =
+            ["a", "b", "c", "d", "e", "f"].map(|first| group_of(three, "n", first)).into();
+        assert_eq!(spread.len(), 3, "first segments spread over the shards");
+        assert_eq!(group_of(three, "n", "a"), three.of_key(&[b"n", b"a"]));
+    }
 }

@@ -247,3 +247,46 @@ pub struct Changes {
     /// All up to here were looked at: go on after it.
     pub seen: Revision,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_within_one_segment_asks_one_group_and_a_list_asks_all_shards() {
+        let three = Layout::new(3).expect("a number of shards");
+        let namespace = || "n".to_owned();
+        for first in ["a", "b", "c", "d"] {
+            let home = group_of(three, "n", first);
+            let path = format!("{first}/x");
+            let reads = [
+                KvRead::Get { namespace: namespace(), key: path.clone() },
+                KvRead::Range {
+                    namespace: namespace(),
+                    prefix: path.clone(),
+                    cursor: None,
+                    limit: 1,
+                },
+                KvRead::Seat { namespace: namespace(), kind: SeatKind::Lock, name: path.clone() },
+                KvRead::Lease(LeaseId::new(u16::try_from(home.0).expect("a shard"), 7)),
+            ];
+            for read in reads {
+                assert_eq!(read.groups(three), [home].into(), "{read:?}");
+            }
+            for subject in [
+                Subject::Key(path.clone()),
+                Subject::Prefix(path.clone()),
+                Subject::Seat(SeatKind::Lock, path),
+            ] {
+                let watch = KvWatch { namespace: namespace(), subject, after: None };
+                assert_eq!(watch.group(three), home, "{watch:?}");
+            }
+        }
+        let leases = KvRead::Leases { namespace: namespace(), limit: 1 };
+        let kind = SeatKind::Election;
+        let seats = KvRead::Seats { namespace: namespace(), kind, cursor: None, limit: 1 };
+        for read in [leases, seats] {
+            assert_eq!(read.groups(three), [1, 2, 3].map(GroupId).into(), "{read:?}");
+        }
+    }
+}
