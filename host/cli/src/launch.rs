@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::Command;
 
+use quorate_sim::{UnknownFault, plant};
 use quorate_types::Faults;
 
 /// The flag that `quorate-faulty` takes before all others.
@@ -21,10 +22,17 @@ pub struct Launch {
 
 /// What `--fault` does not understand.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "quorate-faulty begins with `--fault drop-completion=N`, `--fault double-completion=N` or `--fault feature-level=N`, N from 1; got `{0}`"
-)]
-pub struct BadFault(String);
+pub enum BadFault {
+    /// It is not there, and goes before all else.
+    #[error(
+        "quorate-faulty begins with `--fault NAME`, for instance `--fault drop-completion=N`, N \
+         from 1; got `{0}`"
+    )]
+    Missing(String),
+    /// There is no such fault.
+    #[error("quorate-faulty cannot be `{0}`; besides, it takes `--fault feature-level=N`")]
+    Unknown(String, #[source] UnknownFault),
+}
 
 impl Launch {
     /// As `quorate`.
@@ -37,22 +45,20 @@ impl Launch {
         Self { program: Some(program.into()), ..Self::default() }
     }
 
-    /// As `quorate-faulty`, by its first two arguments.
+    /// As `quorate-faulty`, by its first two arguments: the faults that the simulator plants.
     pub fn faulty(flag: Option<OsString>, fault: Option<OsString>) -> Result<Self, BadFault> {
         let (flag, fault) = (flag.unwrap_or_default(), fault.unwrap_or_default());
-        let text = fault.to_string_lossy();
-        let bad = || BadFault(format!("{} {text}", flag.to_string_lossy()));
-        let (name, count) = text.split_once('=').filter(|_| flag == FAULT_FLAG).ok_or_else(bad)?;
-        let count = count.parse::<u64>().ok().filter(|count| *count > 0).ok_or_else(bad)?;
-        let faults = match name {
-            "drop-completion" => Faults { completion_dropped: Some(count), ..Faults::none() },
-            "double-completion" => Faults { completion_doubled: Some(count), ..Faults::none() },
-            "feature-level" => {
-                let level = u32::try_from(count).map_err(|_source| bad())?;
-                Faults { feature_level_known: Some(level), ..Faults::none() }
-            }
-            _unknown => return Err(bad()),
-        };
+        let text = fault.to_string_lossy().into_owned();
+        if flag != FAULT_FLAG || text.is_empty() {
+            return Err(BadFault::Missing(format!("{} {text}", flag.to_string_lossy())));
+        }
+        let mut faults = Faults::none();
+        let level = text.strip_prefix("feature-level=").and_then(|level| level.parse().ok());
+        if level.is_some_and(|level: u32| level > 0) {
+            faults.feature_level_known = level;
+        } else {
+            plant(&mut faults, &text).map_err(|unknown| BadFault::Unknown(text, unknown))?;
+        }
         Ok(Self { program: None, faults, flags: vec![flag, fault] })
     }
 
@@ -89,13 +95,15 @@ mod tests {
 
     #[test]
     fn other_faults_are_refused_by_name() {
-        for (flag, fault) in [
-            ("--fault", "lose-all=1"),
-            ("--fault", "drop-completion=0"),
-            ("dev", "drop-completion=1"),
-        ] {
-            let refused = Launch::faulty(Some(flag.into()), Some(fault.into()));
-            assert_eq!(refused.err(), Some(BadFault(format!("{flag} {fault}"))));
+        let refused = |flag: &str, fault: &str| {
+            Launch::faulty(Some(flag.into()), Some(fault.into())).err().map(|bad| bad.to_string())
+        };
+        for fault in ["lose-all=1", "drop-completion=0", "feature-level=0", "unsynced"] {
+            let said = refused("--fault", fault).expect("refused");
+            assert!(said.contains(fault), "{said}");
         }
+        let said = refused("dev", "drop-completion=1").expect("refused");
+        assert!(said.ends_with("got `dev drop-completion=1`"), "{said}");
+        assert_eq!(refused("--fault", "unconfirmed-read"), None);
     }
 }

@@ -29,8 +29,10 @@ pub(crate) struct Tasks {
     pub(crate) completions: usize,
     /// Acknowledged and not completed.
     pub(crate) lost: Vec<String>,
-    /// Acknowledged as completed more than once, or under another lease than the ledger has.
+    /// Completed more than once, or under another lease than the ledger has.
     pub(crate) twice: Vec<String>,
+    /// What the event stream owes.
+    pub(crate) untold: Vec<String>,
 }
 
 /// What the ledger has of a task.
@@ -45,8 +47,12 @@ pub(crate) async fn tasks(town: &Town, books: &Books) -> Result<Tasks, String> {
     let until = Instant::now() + WITHIN;
     loop {
         let kept = all_tasks(town).await?;
-        let undone = kept.values().filter(|task| task.state != TaskState::Completed).count();
-        if undone == 0 || Instant::now() >= until {
+        let done = kept.values().all(|task| task.state == TaskState::Completed) && {
+            let record = books.record();
+            record.broken.is_some()
+                || record.acked.iter().all(|task| record.told.contains_key(task))
+        };
+        if done || Instant::now() >= until {
             return Ok(compare(&books.record(), &kept));
         }
         sleep(Duration::from_millis(500)).await;
@@ -86,6 +92,16 @@ pub(crate) fn compare(record: &Record, kept: &BTreeMap<TaskId, Kept>) -> Tasks {
             Some(Kept { state: TaskState::Completed, .. }) => {}
             Some(kept) => tasks.lost.push(format!("{task} is {}", kept.state)),
             None => tasks.lost.push(format!("{task} is not there")),
+        }
+    }
+    for (task, tokens) in record.told.iter().filter(|(_task, tokens)| tokens.len() > 1) {
+        tasks.twice.push(format!("{task}: the stream told of {tokens:?}"));
+    }
+    match &record.broken {
+        Some(why) => tasks.untold.push(format!("the event stream ended: {why}")),
+        None => {
+            let untold = record.acked.iter().filter(|task| !record.told.contains_key(task));
+            tasks.untold.extend(untold.map(|task| format!("{task}: no event of its completion")));
         }
     }
     for (task, tokens) in &record.completed {

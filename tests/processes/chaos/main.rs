@@ -6,8 +6,9 @@
 //!
 //! As a test it runs for a minute. The long run is
 //! `cargo test --release -p quorate-cli --test chaos -- --minutes 10`; besides it takes
-//! `--nodes`, `--seed`, `--seconds`, `--clients`, `--workers`, `--tasks` and
-//! `--only KIND,KIND`.
+//! `--nodes`, `--seed`, `--seconds`, `--clients`, `--workers`, `--tasks`,
+//! `--only KIND,KIND`, and `--fault NAME`: nodes with a bug that the simulator knows,
+//! which such a run must find as well.
 
 #![expect(clippy::expect_used, reason = "a run that cannot go on has failed")]
 #![allow(clippy::print_stdout, reason = "what it prints is its result")]
@@ -80,7 +81,7 @@ async fn run(plan: &Plan) -> bool {
     println!("chaos: {plan:?}");
     // It stays where something does not hold.
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder").keep();
-    let founded = Town::found(&dir, plan.nodes, plan.seed).await;
+    let founded = Town::found(&dir, plan).await;
     let Some(mut town) = mounts::need("namespaces, TAP devices, mounts and strace", founded) else {
         return true;
     };
@@ -89,6 +90,10 @@ async fn run(plan: &Plan) -> bool {
     let books = Books::new(Arc::clone(&meter));
     let recorder = Recorder::new(Arc::clone(&meter));
     let clients = recorder.start(askers(&town, plan.clients).await, load(plan));
+    let urls = town.cluster.urls();
+    let options = ClientOptions::new(urls.clone(), Some(town.cluster.token().to_owned()));
+    let events = Client::new(options).expect("a client").events(None).await.expect("all serve");
+    let watching = tokio::spawn(work::watch(events, books.clone()));
     let stop = Arc::<AtomicBool>::default();
     let submitting = tokio::spawn(work::submit(
         town.client.clone(),
@@ -96,7 +101,6 @@ async fn run(plan: &Plan) -> bool {
         plan.tasks,
         Arc::clone(&stop),
     ));
-    let urls = town.cluster.urls();
     let mut workers = Workers::start(&urls, town.cluster.token(), books.clone(), plan.workers);
 
     let faults = torment(&mut town, &mut workers, plan, &meter).await;
@@ -109,6 +113,7 @@ async fn run(plan: &Plan) -> bool {
     let served = meter.total();
     let mut complaints = judge_all(&town, &books, &recorder, &mut history).await;
     drop(workers);
+    watching.abort();
     town.cluster.stop(STOP_MAX);
     complaints.extend(ends::directories(&town));
     complaints.extend(ends::panics(&town));
@@ -228,6 +233,7 @@ async fn judge_all(
             );
             complaints.extend(tasks.lost);
             complaints.extend(tasks.twice);
+            complaints.extend(tasks.untold);
         }
         Err(why) => complaints.push(why),
     }

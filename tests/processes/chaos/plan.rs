@@ -20,6 +20,8 @@ pub(crate) struct Plan {
     pub(crate) tasks: u64,
     /// What may befall them.
     pub(crate) kinds: Vec<Kind>,
+    /// A bug that the nodes have.
+    pub(crate) fault: Option<String>,
     /// Faults that must count, and kinds of which a tenth of that must.
     pub(crate) goal: (usize, usize),
     /// Faults wait so long for the load to come back.
@@ -53,6 +55,7 @@ impl Plan {
             workers: usize::from(few("--workers", 10)),
             tasks: number("--tasks", 100),
             kinds,
+            fault: value("--fault").map(str::to_owned),
             // On a busy machine a minute may count nothing; what must hold holds all the same.
             goal: if brief { (0, 0) } else { (10 * usize::try_from(minutes).expect("few"), 8) },
             recovery_max: Duration::from_secs(if brief { 3 } else { 10 }),

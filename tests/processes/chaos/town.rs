@@ -17,6 +17,7 @@ use quorate_types::view::NodeView;
 use crate::air::{Air, address};
 use crate::doors::Doors;
 use crate::mounts::{Mount, text};
+use crate::plan::Plan;
 use crate::space::Space;
 use crate::stage::{QUORATE, WITHIN, quorate};
 
@@ -45,10 +46,11 @@ pub(crate) struct Town {
 
 impl Town {
     /// Lays it out and starts it; what the machine lacks is said.
-    pub(crate) async fn found(dir: &Path, nodes: u8, seed: u64) -> Result<Self, String> {
-        let air = Air::new(usize::from(nodes), seed)?;
+    pub(crate) async fn found(dir: &Path, plan: &Plan) -> Result<Self, String> {
+        let nodes = plan.nodes;
+        let air = Air::new(usize::from(nodes), plan.seed)?;
         let (image, small) = (Mount::ext4(IMAGE_MEBIBYTES)?, Mount::tmpfs(SMALL_MEBIBYTES)?);
-        let launch = Launch::of(inside(dir));
+        let launch = Launch::of(inside(dir, plan.fault.as_deref()));
         let layout = Layout {
             nodes,
             shards: 1,
@@ -145,12 +147,16 @@ impl Town {
     }
 }
 
-/// A program that is `quorate` in the namespace of the node whose file it is given.
-fn inside(dir: &Path) -> PathBuf {
+/// A program that is `quorate`, or has a bug, in the namespace of the node whose file it is given.
+fn inside(dir: &Path, fault: Option<&str>) -> PathBuf {
+    let quorate = fault.map_or_else(
+        || format!("'{QUORATE}'"),
+        |fault| format!("'{}' --fault {fault}", env!("CARGO_BIN_EXE_quorate-faulty")),
+    );
     let program = dir.join("quorate-inside");
     let script = format!(
         "#!/bin/sh\nnode=\"${{*##*/node-}}\"\nexec nsenter --net=\"/run/netns/{}${{node%%/*}}\" \
-         '{QUORATE}' \"$@\"\n",
+         {quorate} \"$@\"\n",
         Space::prefix()
     );
     std::fs::write(&program, script).expect("writable");

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use quorate_client::{Client, ClientOptions};
+use quorate_client::{Client, ClientOptions, EventStream, Seen};
 use quorate_types::http::Register;
 use quorate_types::rng::Rng;
-use quorate_types::{Payload, TaskId, TaskSpec, Token};
+use quorate_types::{EventKind, Payload, TaskId, TaskSpec, TaskState, Token};
 use tokio::time::MissedTickBehavior;
 
 use crate::history::meter::Meter;
@@ -34,6 +34,10 @@ pub(crate) struct Record {
     pub(crate) acked: BTreeSet<TaskId>,
     /// Completions that it acknowledged, by task.
     pub(crate) completed: BTreeMap<TaskId, BTreeSet<Token>>,
+    /// Completions that the event stream has told of, by task.
+    pub(crate) told: BTreeMap<TaskId, Vec<Option<Token>>>,
+    /// Why the stream ended, which goes on without a gap whatever happens to nodes.
+    pub(crate) broken: Option<String>,
 }
 
 /// What submitters and workers share.
@@ -67,6 +71,20 @@ pub(crate) async fn submit(client: Client, books: Books, a_second: u64, stop: Ar
             answers.into_iter().flatten().map(|submitted| submitted.id).collect();
         books.meter.served(u64::try_from(acked.len()).expect("few"));
         books.record().acked.extend(acked);
+    }
+}
+
+/// Writes down what the event stream tells of completions, for ever.
+pub(crate) async fn watch(mut events: EventStream, books: Books) {
+    while let Some(seen) = events.next().await {
+        match seen {
+            Ok(Seen {
+                kind: EventKind::Task { task, state: TaskState::Completed, token, .. },
+                ..
+            }) => books.record().told.entry(task).or_default().push(token),
+            Ok(_other) => {}
+            Err(error) => books.record().broken = Some(error.to_string()),
+        }
     }
 }
 
